@@ -1,0 +1,41 @@
+"""Recover images and other signals from measurements that threw most of the information away.
+
+    import diffsplit as ds
+
+    prior = ds.load_prior("cats-64")
+    A = ds.operators.GaussianMatrix((3, 64, 64), rows=768, seed=0)
+    problem = ds.Problem(A, ds.channels.OneBit(sigma=0.5))
+    y = problem.measure(x, generator=torch.Generator().manual_seed(0))
+    result = ds.solvers.DiffEP()(problem, y, prior)
+
+Images are float tensors ``(B, C, H, W)`` on [-1, 1]; a noise level is in the units of A x.
+"""
+
+from diffsplit import channels, data_steps, metrics, operators, priors, schedules, solvers
+from diffsplit.errors import DivergenceError, InputError, MissingDependencyError
+from diffsplit.images import load_image, save_image
+from diffsplit.priors import Prior, load_prior
+from diffsplit.problem import Problem
+from diffsplit.solvers import Recovery
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DivergenceError",
+    "InputError",
+    "MissingDependencyError",
+    "Prior",
+    "Problem",
+    "Recovery",
+    "__version__",
+    "channels",
+    "data_steps",
+    "load_image",
+    "load_prior",
+    "metrics",
+    "operators",
+    "priors",
+    "save_image",
+    "schedules",
+    "solvers",
+]

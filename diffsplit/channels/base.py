@@ -1,0 +1,87 @@
+"""p(y | s): how a number becomes a measurement. A channel never knows of images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Channel", "Moments"]
+
+
+class Moments(NamedTuple):
+    """Mean and variance of s given y, elementwise."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Channel(ABC):
+    """The likelihood of one measurement, applied elementwise: ℓ(s) = −log p(y | s).
+
+    Every method takes tensors of any shape that broadcast; ``s`` is in the units of A x, with x on
+    [-1, 1], and so is a noise level. All are finite and right far into the tails.
+
+    Attributes:
+        smooth: whether ℓ has a useful gradient (a noiseless quantizer's is 0 or undefined).
+        convex: whether ℓ is convex in s, as the exact data step by Newton's method needs.
+        outcomes: number of values that y can take, or None for a continuum.
+    """
+
+    smooth: bool = True
+    convex: bool = True
+    outcomes: int | None = None
+
+    @abstractmethod
+    def sample(self, s: Tensor, generator: torch.Generator) -> Tensor:
+        """y ~ p(y | s), shaped like ``s``. Noise is drawn on the generator's device."""
+
+    @abstractmethod
+    def nll(self, s: Tensor, y: Tensor) -> Tensor:
+        """ℓ(s) = −log p(y | s), elementwise."""
+
+    @abstractmethod
+    def grad(self, s: Tensor, y: Tensor) -> Tensor:
+        """ℓ'(s), elementwise."""
+
+    @abstractmethod
+    def curvature(self, s: Tensor, y: Tensor) -> Tensor:
+        """ℓ''(s), elementwise."""
+
+    @abstractmethod
+    def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
+        """argmin_s ℓ(s) + μ/2 (s − z)², elementwise, to the precision of the dtype."""
+
+    @abstractmethod
+    def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
+        """First and negative second derivative in p of log ∫ p(y | s) N(s; p, τ) ds.
+
+        Returns:
+            ``(g, h)``; message passing lives from them, and they give the posterior moments
+            without cancellation: E[s | y] = p + τ g, Var[s | y] = τ (1 − τ h).
+        """
+
+    @abstractmethod
+    def value(self, y: Tensor) -> Tensor:
+        """A number in the units of s that y stands for, for Aᵀy (the sign, a bin's middle)."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What `channels.from_config` needs to build this channel again: plain JSON values."""
+
+    def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
+        """Mean and variance of s given y, for the prior s ~ N(p, τ).
+
+        Args:
+            p: prior means.
+            y: measurements.
+            tau: prior variance, positive.
+        """
+        g, h = self.evidence_score(p, y, tau)
+        return Moments(p + tau * g, tau * (1 - tau * h))
+
+    def sign_agreement(self, s: Tensor, y: Tensor) -> Tensor | None:
+        """1 where the noiseless measurement of s would be y, else 0; None for a continuum."""
+        return None

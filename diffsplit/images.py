@@ -1,0 +1,175 @@
+"""Files and arrays to image batches and back: the only place where a data range is converted.
+
+Inside the library an image batch is a float tensor ``(B, C, H, W)`` on [-1, 1]; a file is 8-bit.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffsplit.errors import InputError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "atomic_write",
+    "from_uint8",
+    "load_image",
+    "load_images",
+    "read_rgb",
+    "save_image",
+    "to_uint8",
+]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+MAX_PIXELS = 64_000_000
+"""The largest image that is decoded; a file that announces more is refused unread."""
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[-1, 1] floats of any shape to 0…255 bytes, clipped and rounded to nearest."""
+    return x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
+def from_uint8(x: Tensor) -> Tensor:
+    """0…255 bytes of any shape to float32 on [-1, 1]."""
+    return x.float().div(127.5).sub(1)
+
+
+def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") -> Image.Image:
+    """Decode one image to RGB; with ``size`` crop the central square and resize it (Lanczos).
+
+    Raises:
+        InputError: the file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
+    """
+    name = name or str(source)
+    if isinstance(source, Path) and not source.is_file():
+        raise InputError(f"{name}: no such image file; give the path of a PNG or JPEG file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source) as file:
+                width, height = file.size
+                if width * height > MAX_PIXELS:
+                    raise InputError(
+                        f"{name}: {width}×{height} pixels; at most {MAX_PIXELS:,} are read; "
+                        "reduce the image first."
+                    )
+                image = file.convert("RGB")
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{name}: far too many pixels; at most {MAX_PIXELS:,} are read; reduce the image first."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{name}: not a readable image ({error}); give an intact PNG or JPEG file."
+        ) from error
+    if size is None:
+        return image
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def _to_bytes(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
+
+
+def load_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
+    """One image file as a batch ``(1, 3, H, W)`` on [-1, 1].
+
+    With ``size`` the central square is resized to ``size``×``size`` pixels (Lanczos).
+
+    Raises:
+        InputError: see `read_rgb`.
+    """
+    return from_uint8(_to_bytes(read_rgb(Path(path), size))[None])
+
+
+def _sources(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                yield str(file), file
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                    yield f"{path}:{name}", io.BytesIO(archive.read(name))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: neither a folder nor a readable zip file; give a folder or a zip of images."
+        ) from error
+
+
+def load_images(path: str | os.PathLike[str], size: int, limit: int | None = None) -> Tensor:
+    """Every image of a folder (searched deeply) or a zip, in the order of their names.
+
+    Returns:
+        Bytes ``(n, 3, size, size)``: a quarter of the memory of floats; see `from_uint8`.
+
+    Raises:
+        InputError: no such folder or zip, no image in it, or one that cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such folder or zip file; give one that holds images.")
+    pictures = []
+    for name, source in _sources(path):
+        pictures.append(_to_bytes(read_rgb(source, size, name)))
+        if limit is not None and len(pictures) == limit:
+            break
+    if not pictures:
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{path}: holds no image; files ending in {kinds} are read.")
+    return torch.stack(pictures)
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it onto ``path`` when all went well."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; create it or choose another output path.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_image(image: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write one image ``(C, H, W)`` or ``(1, C, H, W)`` on [-1, 1] as an 8-bit file."""
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise InputError(
+            f"an image to save has shape (1, H, W) or (3, H, W), not {tuple(image.shape)}; "
+            "save the images of a batch one by one, or as a grid."
+        )
+    array = to_uint8(image).permute(1, 2, 0).cpu().numpy()
+    with atomic_write(path) as temporary:
+        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(temporary)

@@ -1,0 +1,99 @@
+"""How close a recovered image is to the truth, one number per image.
+
+All take images ``(B, C, H, W)`` on [-1, 1] and answer ``(B,)``. Sign consistency needs the
+measurements and lives in `diffsplit.Problem.sign_consistency`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError, MissingDependencyError
+
+__all__ = ["cosine_similarity", "norm_error", "psnr", "ssim"]
+
+DATA_RANGE = 2.0
+"""Width of [-1, 1]."""
+
+SSIM_WINDOW = 11
+"""Side of the Gaussian window in pixels; smaller images have no SSIM."""
+
+
+def psnr(x: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio 10 log10(4 / MSE) in dB; infinite for equal images.
+
+    Args:
+        x, truth: ``(B, C, H, W)`` on [-1, 1]; ``x`` is not clipped.
+
+    Returns:
+        ``(B,)``; larger is better.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    _check(x, truth)
+    error = (x - truth).flatten(1).square().mean(1)
+    return 10 * torch.log10(DATA_RANGE**2 / error)
+
+
+def ssim(x: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity with the usual Gaussian window of 11×11 pixels and std 1.5.
+
+    Source: Wang et al. 2004, as torchmetrics computes it.
+
+    Args:
+        x, truth: ``(B, C, H, W)`` on [-1, 1], at least 11×11 pixels.
+
+    Returns:
+        ``(B,)``; 1 for equal images.
+
+    Raises:
+        InputError: the shapes differ, or the images are too small.
+        MissingDependencyError: torchmetrics is not installed.
+    """
+    _check(x, truth)
+    if x.ndim != 4 or min(x.shape[-2:]) < SSIM_WINDOW:
+        raise InputError(
+            f"SSIM needs images (B, C, H, W) of at least {SSIM_WINDOW}×{SSIM_WINDOW} pixels, "
+            f"not shape {tuple(x.shape)}; compare them by PSNR."
+        )
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "SSIM needs torchmetrics: pip install torchmetrics"
+        ) from error
+    value: Tensor = structural_similarity_index_measure(
+        x, truth, data_range=DATA_RANGE, reduction="none"
+    )
+    return value.reshape(len(x))
+
+
+def cosine_similarity(x: Tensor, truth: Tensor) -> Tensor:
+    """⟨x, truth⟩ / (‖x‖ ‖truth‖): what a noiseless one-bit measurement without threshold keeps.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    _check(x, truth)
+    return torch.nn.functional.cosine_similarity(x.flatten(1), truth.flatten(1), dim=1)
+
+
+def norm_error(x: Tensor, truth: Tensor) -> Tensor:
+    """|‖x‖ − ‖truth‖| / ‖truth‖: how wrong the scale is, whatever the direction.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    _check(x, truth)
+    norm = truth.flatten(1).norm(dim=1)
+    return (x.flatten(1).norm(dim=1) - norm).abs() / norm
+
+
+def _check(x: Tensor, truth: Tensor) -> None:
+    if x.shape != truth.shape or x.ndim < 2 or not len(x):
+        raise InputError(
+            f"images of shape {tuple(x.shape)} cannot be compared with {tuple(truth.shape)}; "
+            "give two batches (B, C, H, W) of one shape."
+        )

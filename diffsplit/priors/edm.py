@@ -1,0 +1,199 @@
+"""The small denoiser that we train ourselves, with the preconditioning of EDM.
+
+    D(x, σ) = c_skip x + c_out F(c_in x, c_noise)            (Karras et al. 2022, Eq. 7)
+    c_skip = σ_d²/(σ² + σ_d²),  c_out = σ σ_d/√(σ² + σ_d²),  c_in = 1/√(σ² + σ_d²)
+
+F is a diffusers `UNet2DModel` that sees the image in ``patch``×``patch`` blocks of pixels turned
+into channels, which spends its work where a small network needs it. c_noise is a multiple of
+ln σ that suits the U-Net's sinusoidal time embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from diffsplit.errors import InputError
+from diffsplit.images import atomic_write
+from diffsplit.priors.base import Prior
+from diffsplit.priors.error_curve import ErrorCurve
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+__all__ = ["CONFIG_NAME", "EDMPrior", "build_unet", "read_config"]
+
+CONFIG_NAME = "prior.json"
+NOISE_SCALE = 250.0
+
+
+def build_unet(size: int, patch: int, channels: tuple[int, ...]) -> UNet2DModel:
+    """A U-Net for ``size``×``size`` RGB images in patches; its output starts at zero.
+
+    Args:
+        size: side of the image in pixels, divisible by ``patch · 2^(levels − 1)``.
+        patch: side of the blocks that become channels.
+        channels: width of each resolution level, multiples of 16.
+    """
+    from diffusers import UNet2DModel
+
+    levels = len(channels)
+    if size % (patch * 2 ** (levels - 1)):
+        raise InputError(
+            f"size {size} is not divisible by {patch * 2 ** (levels - 1)}; choose another size."
+        )
+    unet = UNet2DModel(
+        sample_size=size // patch,
+        in_channels=3 * patch**2,
+        out_channels=3 * patch**2,
+        layers_per_block=1,
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        norm_num_groups=16,
+        attention_head_dim=32,
+    )
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        for resnet in block.resnets:
+            torch.nn.init.zeros_(resnet.conv2.weight)
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    return unet
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The contents of ``prior.json`` in a folder."""
+    try:
+        return dict(json.loads((folder / CONFIG_NAME).read_text("utf-8")))
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{folder / CONFIG_NAME}: not a readable prior description ({error}); "
+            "give a folder written by `diffsplit train`."
+        ) from error
+
+
+class EDMPrior(Prior):
+    """An EDM-preconditioned U-Net, saved as a folder in the diffusers layout.
+
+    Args:
+        unet: the network F; ``in_channels = out_channels = 3 patch²``.
+        sigma_data: σ_d, the standard deviation of the training images' entries.
+        patch: side of the blocks that become channels.
+        sigma_min, sigma_max: the noise levels it was trained on.
+        curve: the measured error v(σ).
+        facts: what the model card says (data, licence, recipe), kept when saved.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        sigma_data: float,
+        patch: int = 2,
+        sigma_min: float = 0.01,
+        sigma_max: float = 160.0,
+        mean_square: float = 0.25,
+        curve: ErrorCurve | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        size = unet.config.sample_size * patch
+        self.unet = unet
+        self.sigma_data = sigma_data
+        self.patch = patch
+        self.shape = (unet.config.out_channels // patch**2, size, size)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.mean_square = mean_square
+        self.curve = curve
+        self.facts = facts or {}
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        s = sigma.view(-1, 1, 1, 1)
+        norm = (s.square() + self.sigma_data**2).sqrt()
+        c_skip, c_out, c_in = (self.sigma_data / norm) ** 2, s * self.sigma_data / norm, 1 / norm
+        patches = pixel_unshuffle(c_in * x, self.patch)
+        f = self.unet(patches, NOISE_SCALE * sigma.log(), return_dict=False)[0]
+        return c_skip * x + c_out * pixel_shuffle(f.to(x.dtype), self.patch)
+
+    def error(self, sigma: float | Tensor) -> Tensor | None:
+        return None if self.curve is None else self.curve(sigma)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.unet.device)
+
+    def to(self, device: str | torch.device) -> EDMPrior:
+        self.unet.to(device=torch.device(device))
+        return self
+
+    def describe(self) -> dict[str, object]:
+        parameters = sum(p.numel() for p in self.unet.parameters())
+        return {**super().describe(), "parameters": parameters, **self.facts}
+
+    def save(self, folder: Path, half: bool = True) -> None:
+        """Write ``unet/`` and ``scheduler/`` (diffusers layout) and ``prior.json``.
+
+        Args:
+            half: store the weights in float16, at half the size.
+        """
+        from diffusers import EDMEulerScheduler, UNet2DModel
+
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = UNet2DModel.from_config(self.unet.config)
+        copy.load_state_dict(self.unet.state_dict())
+        (copy.half() if half else copy).save_pretrained(folder / "unet")
+        EDMEulerScheduler(
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
+        ).save_pretrained(folder / "scheduler")
+        config = {
+            "format": "diffsplit-edm",
+            "version": 1,
+            "sigma_data": self.sigma_data,
+            "patch": self.patch,
+            "sigma_min": self.sigma_min,
+            "sigma_max": self.sigma_max,
+            "mean_square": self.mean_square,
+            "error_curve": None
+            if self.curve is None
+            else {"sigma": list(self.curve.sigma), "mse": list(self.curve.mse)},
+            "facts": self.facts,
+        }
+        with atomic_write(folder / CONFIG_NAME) as temporary:
+            temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> EDMPrior:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            InputError: a file is missing, unreadable, or of another format version.
+        """
+        from diffusers import UNet2DModel
+
+        config = read_config(folder)
+        if config.get("format") != "diffsplit-edm" or config.get("version") != 1:
+            raise InputError(
+                f"{folder}: format {config.get('format')!r} version {config.get('version')!r}; "
+                "this version reads 'diffsplit-edm' version 1; update diffsplit or train again."
+            )
+        try:
+            curve = config["error_curve"]
+            unet = UNet2DModel.from_pretrained(
+                folder / "unet", torch_dtype=torch.float32, use_safetensors=True
+            )
+            return cls(
+                unet.eval().requires_grad_(False).to(torch.device(device)),
+                sigma_data=float(config["sigma_data"]),
+                patch=int(config["patch"]),
+                sigma_min=float(config["sigma_min"]),
+                sigma_max=float(config["sigma_max"]),
+                mean_square=float(config["mean_square"]),
+                curve=curve and ErrorCurve(tuple(curve["sigma"]), tuple(curve["mse"])),
+                facts=dict(config["facts"]),
+            )
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise InputError(
+                f"{folder}: not a complete prior ({error}); train or copy it again."
+            ) from error

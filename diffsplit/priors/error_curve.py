@@ -1,0 +1,79 @@
+"""v(σ): how wrong a prior is at each noise level, measured once and interpolated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.priors.base import Prior
+
+__all__ = ["ErrorCurve", "log_grid", "measure_error"]
+
+
+def log_grid(low: float, high: float, count: int) -> list[float]:
+    """``count`` noise levels from ``low`` to ``high``, evenly spaced in log σ."""
+    step = math.log(high / low) / (count - 1)
+    return [low * math.exp(step * i) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """A table of mean squared errors per entry, interpolated in (log σ, log v).
+
+    Attributes:
+        sigma: noise levels, increasing.
+        mse: the error measured at each, on images in [-1, 1].
+    """
+
+    sigma: tuple[float, ...]
+    mse: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        ok = len(self.sigma) == len(self.mse) >= 2 and all(v > 0 for v in (*self.sigma, *self.mse))
+        if not ok or any(b <= a for a, b in zip(self.sigma, self.sigma[1:], strict=False)):
+            raise InputError(
+                "an error curve needs two or more positive, increasing noise levels and a "
+                "positive error for each; measure it again."
+            )
+
+    def __call__(self, sigma: float | Tensor) -> Tensor:
+        """v(σ), shaped like ``sigma``; constant beyond the ends of the table."""
+        sigma = torch.as_tensor(sigma)
+        sigma = sigma if sigma.is_floating_point() else sigma.float()
+        knots = torch.tensor(self.sigma, dtype=sigma.dtype, device=sigma.device).log()
+        values = torch.tensor(self.mse, dtype=sigma.dtype, device=sigma.device).log()
+        x = sigma.log().clamp(knots[0], knots[-1])
+        right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
+        left = right - 1
+        weight = (x - knots[left]) / (knots[right] - knots[left])
+        return torch.lerp(values[left], values[right], weight).exp()
+
+
+@torch.no_grad()
+def measure_error(
+    prior: Prior,
+    images: Tensor,
+    sigmas: Sequence[float],
+    generator: torch.Generator,
+    batch: int = 64,
+) -> ErrorCurve:
+    """Denoise ``images`` at each level, clip to the prior's bounds, and average the squared error.
+
+    Args:
+        images: clean images ``(n, *shape)`` on [-1, 1] that the prior was not trained on.
+        sigmas: increasing noise levels; see `log_grid`.
+    """
+    errors = []
+    for sigma in sigmas:
+        total = 0.0
+        for x in images.split(batch):
+            noise = torch.randn(x.shape, generator=generator, device=generator.device)
+            noisy = x + sigma * noise.to(x)
+            total += (prior.clip(prior.denoise(noisy, sigma)) - x).square().sum().item()
+        errors.append(total / images.numel())
+    return ErrorCurve(tuple(sigmas), tuple(errors))

@@ -1,0 +1,72 @@
+"""Any callable as a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from diffsplit.priors.base import Prior, check_shape
+from diffsplit.priors.error_curve import ErrorCurve
+
+__all__ = ["CallablePrior", "from_callable"]
+
+
+class CallablePrior(Prior):
+    """See `from_callable`."""
+
+    def __init__(
+        self,
+        denoiser: Callable[[Tensor, Tensor], Tensor],
+        shape: Sequence[int],
+        sigma_min: float,
+        sigma_max: float,
+        mean_square: float,
+        curve: Callable[[float | Tensor], Tensor] | None,
+        bounds: tuple[float, float] | None,
+        device: str | torch.device,
+    ) -> None:
+        self.denoiser, self.curve = denoiser, curve
+        self.shape = check_shape(shape)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.mean_square, self.bounds = mean_square, bounds
+        self._device = torch.device(device)
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.denoiser(x, sigma)
+
+    def error(self, sigma: float | Tensor) -> Tensor | None:
+        return None if self.curve is None else self.curve(sigma)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+
+def from_callable(
+    denoiser: Callable[[Tensor, Tensor], Tensor],
+    shape: Sequence[int],
+    *,
+    sigma_min: float = 1e-3,
+    sigma_max: float = 160.0,
+    mean_square: float = 0.25,
+    error: ErrorCurve | Callable[[float | Tensor], Tensor] | None = None,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
+    device: str | torch.device = "cpu",
+) -> CallablePrior:
+    """Use your own denoiser as a prior.
+
+    Args:
+        denoiser: ``denoiser(x, sigma)`` with ``x`` of shape ``(B, *shape)`` and ``sigma`` of shape
+            ``(B,)`` in [sigma_min, sigma_max]; returns E[x0 | x] for x = x0 + σ n.
+        shape: of one image, ``(C, H, W)``.
+        mean_square: E[x0²] per entry; 0.25 suits natural images on [-1, 1].
+        error: v(σ), the denoiser's mean squared error per entry, if you measured it (see
+            `measure_error`); without it message passing spends a second evaluation per step.
+        bounds: range of a clean image's entries, or None.
+        device: where the denoiser computes.
+    """
+    return CallablePrior(
+        denoiser, shape, sigma_min, sigma_max, mean_square, error, bounds, device
+    )

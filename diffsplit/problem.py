@@ -1,0 +1,69 @@
+"""A problem is an operator and a channel: y ~ p(y | s), s = A x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsplit.channels.base import Channel
+from diffsplit.errors import InputError
+from diffsplit.operators.base import LinearOperator
+
+__all__ = ["Problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What was done to the image: ``channel`` after ``operator``.
+
+    Attributes:
+        operator: A.
+        channel: p(y | s); its noise level is in the units of s = A x, with x on [-1, 1].
+    """
+
+    operator: LinearOperator
+    channel: Channel
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Measurements ``(B, *shape_out)`` of images ``(B, *shape_in)`` on [-1, 1]."""
+        return self.channel.sample(self.operator.apply(x), generator)
+
+    def nll(self, x: Tensor, y: Tensor) -> Tensor:
+        """−log p(y | A x), summed over the measurements of each image: ``(B,)``."""
+        return self.channel.nll(self.operator.apply(x), y).flatten(1).sum(1)
+
+    def grad(self, x: Tensor, y: Tensor) -> Tensor:
+        """∇_x −log p(y | A x) = Aᵀ ℓ'(A x), in closed form: ``(B, *shape_in)``."""
+        return self.operator.adjoint(self.channel.grad(self.operator.apply(x), y))
+
+    def backprojection(self, y: Tensor) -> Tensor:
+        """Aᵀ y, with y read as numbers: ``(B, *shape_in)``."""
+        return self.operator.adjoint(self.channel.value(y))
+
+    def sign_consistency(self, x: Tensor, y: Tensor) -> Tensor:
+        """Share of the measurements that a noiseless look at ``x`` would reproduce: ``(B,)``.
+
+        Raises:
+            InputError: the channel's outcomes are no finite set.
+        """
+        agreement = self.channel.sign_agreement(self.operator.apply(x), y)
+        if agreement is None:
+            raise InputError(
+                f"sign consistency needs a quantized channel; {type(self.channel).__name__} "
+                "measures real numbers, so look at the negative log-likelihood instead."
+            )
+        return agreement.flatten(1).mean(1)
+
+    def check(self, y: Tensor) -> None:
+        """Raise InputError unless ``y`` is a finite batch of this problem's measurements."""
+        shape = self.operator.shape_out
+        if tuple(y.shape[1:]) != tuple(shape) or len(y) == 0:
+            raise InputError(
+                f"measurements of shape (B, {', '.join(map(str, shape))}) were expected, "
+                f"not {tuple(y.shape)}; check that the file and the operator belong together."
+            )
+        if not bool(torch.isfinite(y).all()):
+            raise InputError("the measurements hold NaN or infinity; measure again or mask them.")

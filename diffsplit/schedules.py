@@ -1,0 +1,56 @@
+"""Lists of noise levels σ, falling, for samplers and splitting methods."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+
+from diffsplit.errors import InputError
+
+__all__ = ["ddpm_grid", "ddpm_sigmas", "karras_grid"]
+
+
+@lru_cache(maxsize=8)
+def ddpm_sigmas(
+    count: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> tuple[float, ...]:
+    """σ_t = √((1 − ᾱ_t)/ᾱ_t) at the integer timesteps t = 0 … count − 1 of linear betas.
+
+    Source: Ho et al. 2020; with the defaults σ runs from 0.01 to 157.
+    """
+    betas = torch.linspace(beta_start, beta_end, count, dtype=torch.float64)
+    alpha_bar = (1 - betas).cumprod(0)
+    return tuple(((1 - alpha_bar) / alpha_bar).sqrt().tolist())
+
+
+def ddpm_grid(steps: int) -> list[float]:
+    """``steps`` levels of the DDPM grid, evenly spaced in t from 999 down, then 0.
+
+    With K = ``steps`` the timesteps are round(1000 k/K) − 1 for k = K … 1: the spacing that keeps
+    the noisiest level and ends just above the clean image.
+
+    Returns:
+        ``steps + 1`` falling values; the last is 0.
+    """
+    if not 1 <= steps <= 1000:
+        raise InputError(f"{steps} steps; the DDPM grid has 1 to 1000, so choose among those.")
+    sigmas = ddpm_sigmas()
+    return [sigmas[round(1000 * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
+
+
+def karras_grid(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> list[float]:
+    """σ_i = (σ_max^(1/ρ) + i/(n−1) (σ_min^(1/ρ) − σ_max^(1/ρ)))^ρ, then 0.
+
+    Source: Karras et al. 2022, Eq. 5.
+
+    Returns:
+        ``steps + 1`` falling values; the last is 0.
+    """
+    if steps < 1:
+        raise InputError(f"{steps} steps; give at least 1.")
+    if not 0 < sigma_min <= sigma_max or not math.isfinite(sigma_max):
+        raise InputError(f"noise levels {sigma_min} to {sigma_max} do not rise; swap them.")
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)] + [0.0]

@@ -1,0 +1,112 @@
+"""DiffEP: expectation propagation between the measurements and a diffusion model.
+
+Splitting hands the denoiser an estimate that is biased towards its own last output, at a noise
+level that nobody checked. Here the two halves exchange extrinsic messages: the measurements send
+r = x0 + N(0, v1 I), an image in white noise of known level, which is what the model was trained
+on; the denoiser answers with x̂ = D(r, √v1) and the variance t = v(√v1) of its error.
+
+    x̂ = 0, t = E[x0²];   repeat:  r, v1 = message(x̂, t);   x̂ = D(r, √v1);   t = v(√v1)
+
+At the fixed point x̂ is the posterior mean, and since r is a noisy image at a known level, plain
+reverse diffusion from r at √v1 draws posterior samples. See `message_passing` for the messages and
+their sources; denoising-based AMP (Metzler et al. 2016) for the use of a denoiser's error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.noise import Generators
+from diffsplit.priors.base import Prior
+from diffsplit.problem import Problem
+from diffsplit.solvers.base import Answer, Solver, Watch, zeros_for
+from diffsplit.solvers.divergence import denoiser_error
+from diffsplit.solvers.message_passing import module_for
+from diffsplit.solvers.posterior import posterior_samples
+
+__all__ = ["DiffEP"]
+
+
+@dataclass(frozen=True)
+class DiffEP(Solver):
+    """Message passing for operators with orthogonal rows or i.i.d. entries, and any channel.
+
+    Attributes:
+        iterations: the most denoiser evaluations before the fixed point is taken as reached.
+        damping: share in [0, 1) of the last answer (x̂, t) that is kept at each iteration.
+        tolerance: an image stops when √v1, the predicted noise of r, moved by less than this share.
+        output: ``"mean"``, the posterior mean, or ``"sample"``, a sharp posterior sample.
+        samples: how many posterior samples to draw. One is drawn only for ``output="sample"``;
+            two or more are drawn in any case and give the standard-deviation map.
+        sample_steps: network evaluations per sample.
+    """
+
+    iterations: int = 8
+    damping: float = 0.0
+    tolerance: float = 0.01
+    output: Literal["mean", "sample"] = "mean"
+    samples: int = 1
+    sample_steps: int = 10
+
+    def __post_init__(self) -> None:
+        counts = (self.iterations, self.samples, self.sample_steps)
+        if min(counts) < 1 or not 0 <= self.damping < 1 or not self.tolerance >= 0:
+            raise InputError(
+                "DiffEP needs iterations, samples and sample_steps ≥ 1, 0 ≤ damping < 1 and "
+                f"tolerance ≥ 0, not {self}."
+            )
+        if self.output not in ("mean", "sample"):
+            raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
+
+    @property
+    def steps_at_most(self) -> int:
+        return self.iterations
+
+    def check(self, problem: Problem, prior: Prior) -> None:
+        if module_for(problem, torch.empty(0)) is None:
+            raise InputError(
+                "DiffEP needs an operator with orthogonal rows of equal length (a "
+                "RandomizedTransform, a PixelMask) or with i.i.d. entries (a GaussianMatrix); for "
+                f"this one ({type(problem.operator).__name__}) use DiffOneBit."
+            )
+
+    def _solve(
+        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
+    ) -> Answer:
+        module = module_for(problem, y)
+        assert module is not None  # `check` saw to it
+        x_hat = zeros_for(y, prior)
+        t = x_hat.new_full((len(y),), prior.mean_square)
+        r, v1 = x_hat, torch.full_like(t, torch.inf)
+        done = torch.zeros_like(t, dtype=torch.bool)
+        for step in range(self.iterations):
+            r_new, v1_new = module.message(x_hat, t)
+            settled = (v1_new / v1 - 1).abs() <= 2 * self.tolerance
+            r, v1 = _keep(done, r, r_new), _keep(done, v1, v1_new)
+            x_new = prior.clip(prior.denoise(r, v1.sqrt()))
+            t_new = prior.error(v1.sqrt())
+            if t_new is None:
+                t_new = denoiser_error(prior, r, v1.sqrt(), x_new, generator)
+            keep = self.damping if step else 0.0
+            x_hat = _keep(done, x_hat, torch.lerp(x_new, x_hat, keep))
+            t = _keep(done, t, torch.lerp(t_new, t, keep))
+            watch(v1.sqrt(), x_hat, module.observed(x_hat), predicted_error=t)
+            done = done | settled
+            if bool(done.all()):
+                break
+        if self.output == "mean" and self.samples == 1:
+            return Answer(x_hat)
+        samples = posterior_samples(
+            prior, r, v1.sqrt(), self.samples, self.sample_steps, generator
+        )
+        return Answer(x_hat if self.output == "mean" else samples[0], samples)
+
+
+def _keep(done: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """``old`` for the images that are done, ``new`` for the others."""
+    return torch.where(done.view(-1, *(1,) * (old.ndim - 1)), old, new)
