@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.operators.differentiable import linear
 from diffsplit.operators.gram import Gram
 
 __all__ = ["LinearOperator"]
@@ -41,7 +42,7 @@ class LinearOperator(ABC):
         """Aᵀ y for ``y`` of the right shape."""
 
     def apply(self, x: Tensor) -> Tensor:
-        """A x.
+        """A x, differentiable: its gradient is one application of Aᵀ, and keeps no memory.
 
         Args:
             x: images ``(B, *shape_in)`` on [-1, 1].
@@ -50,19 +51,19 @@ class LinearOperator(ABC):
             ``(B, *shape_out)``, in the dtype of ``x``.
 
         Raises:
-            InputError: ``x`` has another shape.
+            InputError: ``x`` has another shape, or is not of floats.
         """
         _check(x, self.shape_in, "the operator takes images")
-        return self._apply(x)
+        return linear(x, self._apply, self._adjoint)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Aᵀ y, from ``(B, *shape_out)`` to ``(B, *shape_in)``.
 
         Raises:
-            InputError: ``y`` has another shape.
+            InputError: ``y`` has another shape, or is not of floats.
         """
         _check(y, self.shape_out, "the adjoint takes measurements")
-        return self._adjoint(y)
+        return linear(y, self._adjoint, self._apply)
 
     __call__ = apply
 
@@ -96,9 +97,19 @@ class LinearOperator(ABC):
     def fingerprint(self) -> list[float]:
         """Eight numbers that another machine's equal operator reproduces to about 1e-4."""
         probe = torch.linspace(-1, 1, self.size_in).cos().reshape(1, *self.shape_in)
-        values = self.apply(probe.to(_device_of(self))).flatten().cpu()
-        index = torch.linspace(0, len(values) - 1, 8).long()
+        values = self.apply(probe.to(self._device())).flatten().cpu()
+        index = [i * (len(values) - 1) // 7 for i in range(8)]
         return [round(v, 6) for v in values[index].tolist()]
+
+    def _device(self) -> torch.device:
+        """Where the stored tensors are, its own or those of an operator inside; else the CPU."""
+        for value in vars(self).values():
+            if isinstance(value, Tensor):
+                return value.device
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, LinearOperator):
+                    return part._device()
+        return torch.device("cpu")
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         from diffsplit.operators.algebra import Composed
@@ -111,11 +122,6 @@ class LinearOperator(ABC):
         return Scaled(self, factor)
 
 
-def _device_of(operator: LinearOperator) -> torch.device:
-    tensors = (value for value in vars(operator).values() if isinstance(value, Tensor))
-    return next((t.device for t in tensors), torch.device("cpu"))
-
-
 def _check(x: Tensor, shape: Sequence[int], what: str) -> None:
     if tuple(x.shape[1:]) != tuple(shape):
         sizes = ", ".join(map(str, shape))
@@ -123,3 +129,5 @@ def _check(x: Tensor, shape: Sequence[int], what: str) -> None:
             f"{what} of shape (B, {sizes}), not {tuple(x.shape)}; "
             "reshape the input or build the operator for its shape."
         )
+    if not x.is_floating_point():
+        raise InputError(f"{what} of floats, not {x.dtype}; convert the input with .float().")

@@ -141,7 +141,7 @@ class GaussianMixturePrior(Prior):
             images = self.sample(2000, generator).double()
             top = math.sqrt(self.mean_square)
             self._curve = measure_error(
-                self, images, log_grid(1e-3 * top, 1e3 * top, 40), generator, batch=2000
+                self, images, log_grid(1e-3 * top, 1e3 * top, 150), generator, batch=2000
             )
         return self._curve(sigma)
 

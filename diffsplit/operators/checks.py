@@ -1,0 +1,90 @@
+"""Arguments of operators, checked in one place: they may come from a hostile file."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from diffsplit.errors import InputError
+
+__all__ = ["MAX_SIZE", "brief", "integer", "real", "seeded", "shape_of"]
+
+MAX_SIZE = 2**26
+"""The largest number of entries of one image."""
+
+
+def brief(value: Any) -> str:
+    """A few characters that name any value in a message, whatever its size or depth."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 24 else value[:20] + "…")
+    if isinstance(value, float | bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 else "a huge integer"
+    return f"a {type(value).__name__}"
+
+
+def integer(value: Any, name: str, low: int, high: int) -> int:
+    """``value`` as an int with low ≤ value ≤ high.
+
+    Raises:
+        InputError: it is no integer (a bool or a float is none), or out of range.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    if number is None or not low <= number <= high:
+        raise InputError(f"{name} is an integer from {low} to {high}, not {brief(value)}.")
+    return number
+
+
+def real(value: Any, name: str) -> float:
+    """``value`` as a finite float.
+
+    Raises:
+        InputError: it is no number, or infinite, or NaN.
+    """
+    try:
+        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{name} is a finite number, not {brief(value)}.")
+    return number
+
+
+def shape_of(value: Any, ndim: int | None = None) -> tuple[int, ...]:
+    """``value`` as the shape of one image, with ``ndim`` dimensions if that is given.
+
+    Raises:
+        InputError: not a sequence of positive integers, or more than `MAX_SIZE` entries.
+    """
+    wanted = "(C, H, W)" if ndim == 3 else "a tuple such as (3, 64, 64)"
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence) or not 1 <= len(value) < 9:
+        raise InputError(f"the shape of one image is {wanted}, not {brief(value)}.")
+    shape = tuple(integer(size, "every size of a shape", 1, MAX_SIZE) for size in value)
+    if ndim is not None and len(shape) != ndim:
+        raise InputError(f"the shape of one image is {wanted}, not {shape}.")
+    if math.prod(shape) > MAX_SIZE:
+        raise InputError(
+            f"an image of shape {shape} has more than {MAX_SIZE:,} entries; "
+            "work on smaller images or on crops."
+        )
+    return shape
+
+
+def seeded(seed: Any) -> tuple[int, torch.Generator]:
+    """The seed, checked, and a generator on the CPU that starts from it.
+
+    The generator keeps 32 bits of a seed: a larger one would repeat the operator of another.
+
+    Raises:
+        InputError: the seed is no integer from 0 to 2³² − 1.
+    """
+    seed = integer(seed, "a seed", 0, 2**32 - 1)
+    return seed, torch.Generator().manual_seed(seed)

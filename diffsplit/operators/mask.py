@@ -1,0 +1,155 @@
+"""Pixels that are measured and pixels that are missing."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.checks import brief, integer, real, seeded, shape_of
+from diffsplit.operators.gram import ScaledIdentity
+
+__all__ = ["PixelMask"]
+
+
+class PixelMask(LinearOperator):
+    """A keeps some entries of the image, in their order, and drops the others: A Aᵀ = I.
+
+    The constructor keeps round(fraction · H · W) random pixels with all of their channels; `box`
+    drops a rectangle, and `from_mask` takes any mask.
+
+    Args:
+        shape: ``(C, H, W)``.
+        fraction: share that is measured, in (0, 1].
+        seed: from 0 to 2³² − 1. With the same seed, a smaller fraction is a subset of a larger.
+        channels_apart: draw among the C·H·W entries instead of the H·W pixels.
+
+    Attributes:
+        mask: bool ``(C, H, W)``, True where the image is measured.
+
+    Raises:
+        InputError: bad arguments, or a mask that keeps nothing.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, shape: Sequence[int], fraction: float, seed: int, channels_apart: bool = False
+    ) -> None:
+        shape = shape_of(shape, ndim=3)
+        fraction = real(fraction, "the fraction of pixels that are measured")
+        if not 0 < fraction <= 1:
+            raise InputError(
+                f"the fraction of measured pixels is above 0 and at most 1, not {fraction}."
+            )
+        if not isinstance(channels_apart, bool):
+            raise InputError(f"channels_apart is true or false, not {brief(channels_apart)}.")
+        seed, generator = seeded(seed)
+        layout = shape if channels_apart else shape[1:]
+        mask = torch.zeros(layout, dtype=torch.bool)
+        order = torch.randperm(mask.numel(), generator=generator)
+        mask.view(-1)[order[: round(fraction * mask.numel())]] = True
+        choice = {"fraction": fraction, "seed": seed, "channels_apart": channels_apart}
+        self._keep(mask, shape, choice)
+
+    @classmethod
+    def box(cls, shape: Sequence[int], top: int, left: int, height: int, width: int) -> PixelMask:
+        """Everything but a rectangle of ``height`` × ``width`` pixels is measured.
+
+        Args:
+            shape: ``(C, H, W)``.
+            top: first missing row.
+            left: first missing column.
+            height: missing rows, at least 1.
+            width: missing columns, at least 1.
+
+        Raises:
+            InputError: the box is not inside the image, or covers all of it.
+        """
+        shape = shape_of(shape, ndim=3)
+        top = integer(top, "the top of the box", 0, shape[1] - 1)
+        left = integer(left, "the left of the box", 0, shape[2] - 1)
+        height = integer(height, f"the height of a box at row {top}", 1, shape[1] - top)
+        width = integer(width, f"the width of a box at column {left}", 1, shape[2] - left)
+        mask = torch.ones(shape[1:], dtype=torch.bool)
+        mask[top : top + height, left : left + width] = False
+        return cls.__new__(cls)._keep(mask, shape, {"box": [top, left, height, width]})
+
+    @classmethod
+    def from_mask(cls, mask: Tensor, shape: Sequence[int] | None = None) -> PixelMask:
+        """Measure where ``mask`` is True.
+
+        Args:
+            mask: bool ``(H, W)`` for all channels or ``(C, H, W)``.
+            shape: ``(C, H, W)``; by default the mask's own, one channel for ``(H, W)``.
+
+        Raises:
+            InputError: the mask is not of bools, does not fit ``shape``, or keeps nothing.
+        """
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim not in (2, 3):
+            raise InputError(
+                "a mask is a bool tensor (H, W) or (C, H, W), True where the image is measured; "
+                "compare yours with a threshold."
+            )
+        own = tuple(mask.shape) if mask.ndim == 3 else (1, *mask.shape)
+        shape = shape_of(own if shape is None else shape, ndim=3)
+        if tuple(mask.shape) != shape[-mask.ndim :]:
+            raise InputError(f"a mask {tuple(mask.shape)} does not fit images of shape {shape}.")
+        packed = np.packbits(mask.cpu().numpy()).tobytes()
+        bits = {"bits": base64.b64encode(packed).decode(), "channels_apart": mask.ndim == 3}
+        return cls.__new__(cls)._keep(mask, shape, bits)
+
+    @classmethod
+    def from_bits(cls, shape: Sequence[int], bits: str, channels_apart: bool) -> PixelMask:
+        """The mask of a `config`: one bit for each pixel or entry, packed, in base64.
+
+        Raises:
+            InputError: the text is no base64, or of another length than ``shape`` needs.
+        """
+        shape = shape_of(shape, ndim=3)
+        layout = shape if channels_apart is True else shape[1:]
+        count = math.prod(layout)
+        length = 4 * math.ceil(math.ceil(count / 8) / 3)  # base64 writes three bytes as four
+        if not isinstance(channels_apart, bool) or not isinstance(bits, str) or len(bits) != length:
+            raise InputError(f"the bits of a mask for {shape} are {length} characters of base64.")
+        try:
+            packed = np.frombuffer(base64.b64decode(bits, validate=True), np.uint8)
+            values = np.unpackbits(packed, count=count)
+            mask = torch.from_numpy(values.astype(bool)).reshape(layout)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"the bits of a mask for {shape} are no valid base64.") from error
+        return cls.from_mask(mask, shape)
+
+    def _keep(self, mask: Tensor, shape: tuple[int, ...], choice: dict[str, Any]) -> PixelMask:
+        self.mask = mask.expand(shape).contiguous()
+        self._index = self.mask.flatten().nonzero().squeeze(1)
+        if len(self._index) == 0:
+            raise InputError("the mask keeps no pixel at all; measure at least one.")
+        self.shape_in, self.shape_out = shape, (len(self._index),)
+        self.gram = ScaledIdentity(1.0)
+        self._choice = choice
+        return self
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x.flatten(1).index_select(1, self._index)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        image = y.new_zeros(len(y), self.size_in)
+        return image.index_copy(1, self._index, y).reshape(-1, *self.shape_in)
+
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> PixelMask:
+        """Move the mask; it fits images of every dtype."""
+        self.mask, self._index = self.mask.to(device=device), self._index.to(device=device)
+        return self
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "mask", "shape": list(self.shape_in), **self._choice}

@@ -1,0 +1,111 @@
+"""Row-orthogonal compressed sensing in O(N) memory: a fast transform between random choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.checks import brief, integer, seeded, shape_of
+from diffsplit.operators.gram import ScaledIdentity
+from diffsplit.operators.transforms import dct, hadamard, idct
+
+__all__ = ["RandomizedTransform"]
+
+_DENSE = 64  # up to this odd factor a small matrix is faster than an FFT along a middle axis
+
+
+class RandomizedTransform(LinearOperator):
+    """A = √(N/M) · R T S P, so that A Aᵀ = (N/M) I exactly.
+
+    P permutes all entries of the image, S flips random signs, T is an orthonormal transform, R
+    keeps M random rows. Signs alone make each measurement look Gaussian; the permutation also
+    makes two of them uncorrelated when the energy of the image is uneven (their covariance over
+    the signs is a transform of x², which is smooth for a photograph), and it spreads each row over
+    every channel.
+
+    For N = m·2^k with m odd, "hadamard" is T = DCT_m ⊗ H_{2^k}: orthonormal for every N, without
+    padding. After Do, Gan, Nguyen and Tran, "Fast and efficient compressive sensing using
+    structurally random matrices" (2012).
+
+    Args:
+        shape: shape of one image, N entries.
+        rows: M, from 1 to N. With the same seed, fewer rows are a subset of more rows.
+        seed: from 0 to 2³² − 1.
+        transform: "hadamard" (fast) or "dct" (the DCT-II of length N).
+
+    Raises:
+        InputError: bad arguments.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], rows: int, seed: int, transform: str = "hadamard"
+    ) -> None:
+        self.shape_in = shape_of(shape)
+        size = self.size_in
+        rows = integer(rows, f"the number of rows for {size} unknowns", 1, size)
+        if transform not in ("hadamard", "dct"):
+            raise InputError(f'the transform is "hadamard" or "dct", not {brief(transform)}.')
+        self.shape_out = (rows,)
+        self.gram = ScaledIdentity(size / rows)
+        self.transform = transform
+        self.seed, generator = seeded(seed)
+        self._permutation = torch.randperm(size, generator=generator)
+        self._inverse = torch.empty_like(self._permutation)
+        self._inverse[self._permutation] = torch.arange(size)
+        self._signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
+        self._rows = torch.randperm(size, generator=generator)[:rows].sort().values
+
+    def _apply(self, x: Tensor) -> Tensor:
+        mixed = x.flatten(1).index_select(1, self._permutation) * self._signs
+        transformed = dct(mixed) if self.transform == "dct" else _mixed_hadamard(mixed)
+        return transformed.index_select(1, self._rows) * math.sqrt(self.gram.mean)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        spectrum = y.new_zeros(len(y), self.size_in)
+        spectrum = spectrum.index_copy(1, self._rows, y * math.sqrt(self.gram.mean))
+        mixed = idct(spectrum) if self.transform == "dct" else _mixed_hadamard(spectrum, True)
+        image = (mixed * self._signs).index_select(1, self._inverse)
+        return image.reshape(-1, *self.shape_in)
+
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> RandomizedTransform:
+        """Move the random choices; they are integers and fit images of every dtype."""
+        for name in ("_permutation", "_inverse", "_signs", "_rows"):
+            setattr(self, name, getattr(self, name).to(device=device))
+        return self
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": "randomized",
+            "shape": list(self.shape_in),
+            "rows": self.size_out,
+            "seed": self.seed,
+            "transform": self.transform,
+        }
+
+
+def _mixed_hadamard(x: Tensor, transposed: bool = False) -> Tensor:
+    """(DCT_m ⊗ H_{2^k}) x, or its transpose, for ``(B, m·2^k)`` with m odd."""
+    size = x.shape[1]
+    power = size & -size
+    odd = size // power
+    spectrum = hadamard(x.reshape(-1, odd, power))
+    if 1 < odd <= _DENSE:
+        spectrum = _dct_matrix(odd, transposed, x.dtype, x.device) @ spectrum
+    elif odd > 1:
+        spectrum = (idct if transposed else dct)(spectrum.mT).mT
+    return spectrum.reshape(-1, size)
+
+
+@lru_cache(maxsize=32)
+def _dct_matrix(n: int, transposed: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    rows = dct(torch.eye(n, dtype=torch.float64))  # row j is the transform of e_j: the transpose
+    return (rows if transposed else rows.T.contiguous()).to(device, dtype)

@@ -1,0 +1,240 @@
+"""One conformance suite for every operator, then what is particular to each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.operators import (
+    FunctionOperator,
+    GaussianMatrix,
+    Gram,
+    IIDRows,
+    LinearOperator,
+    MatrixOperator,
+    PixelMask,
+    RandomizedTransform,
+    ScaledIdentity,
+    Stacked,
+    from_config,
+    from_function,
+    from_matrix,
+)
+
+SHAPE = (3, 8, 8)
+
+
+def _randn(*shape: int, seed: int = 5) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Differences of neighboring columns: a linear function with no symmetry."""
+    return x[..., 1:] - 0.5 * x[..., :-1]
+
+
+def _columns_adjoint(y: Tensor) -> Tensor:
+    pad = torch.nn.functional.pad
+    return pad(y, (1, 0)) - 0.5 * pad(y, (0, 1))
+
+
+SEEDED = {
+    "gaussian": lambda seed: GaussianMatrix(SHAPE, 40, seed),
+    "gaussian-float64": lambda seed: GaussianMatrix(SHAPE, 40, seed, torch.float64),
+    "gaussian-float16": lambda seed: GaussianMatrix(SHAPE, 40, seed, torch.float16),
+    "gaussian-bfloat16": lambda seed: GaussianMatrix(SHAPE, 40, seed, torch.bfloat16),
+    "hadamard": lambda seed: RandomizedTransform(SHAPE, 40, seed),
+    "hadamard-all-rows": lambda seed: RandomizedTransform((1, 4, 8), 32, seed),
+    "hadamard-long-odd": lambda seed: RandomizedTransform((1, 2, 67), 30, seed),
+    "dct": lambda seed: RandomizedTransform(SHAPE, 40, seed, "dct"),
+    "mask": lambda seed: PixelMask(SHAPE, fraction=0.4, seed=seed),
+    "mask-channels-apart": lambda seed: PixelMask(SHAPE, 0.4, seed, channels_apart=True),
+    "composed-orthogonal": lambda seed: (
+        RandomizedTransform((120,), 30, seed) @ RandomizedTransform(SHAPE, 120, 9)
+    ),
+    "composed-gaussian": lambda seed: (
+        GaussianMatrix((78,), 20, seed) @ PixelMask(SHAPE, fraction=0.4, seed=1)
+    ),
+    "composed-unknown": lambda seed: (
+        RandomizedTransform((60,), 30, 2) @ GaussianMatrix(SHAPE, 60, seed)
+    ),
+    "scaled": lambda seed: -2.5 * RandomizedTransform(SHAPE, 40, seed),
+    "stacked": lambda seed: Stacked(GaussianMatrix(SHAPE, 20, 4), PixelMask(SHAPE, 0.2, seed)),
+    "stack-of-one": lambda seed: Stacked(PixelMask(SHAPE, 0.2, seed)),
+}
+NAMED = {name: (lambda build=build: build(1)) for name, build in SEEDED.items()} | {
+    "mask-box": lambda: PixelMask.box(SHAPE, 1, 2, 5, 3),
+    "mask-flat-bits": lambda: PixelMask.from_mask(_randn(8, 8) > 0, SHAPE),
+    "mask-entry-bits": lambda: PixelMask.from_mask(_randn(*SHAPE) > 0),
+}
+EVERY = NAMED | {
+    "function": lambda: FunctionOperator(_columns, SHAPE),
+    "function-with-adjoint": lambda: from_function(_columns, SHAPE, adjoint=_columns_adjoint),
+    "matrix": lambda: from_matrix(_randn(17, 192), SHAPE),
+    "matrix-flat": lambda: MatrixOperator(_randn(9, 20).float()),
+}
+
+
+@pytest.fixture(params=EVERY, name="operator")
+def _operator(request) -> LinearOperator:
+    return EVERY[request.param]()
+
+
+def _dense(operator: LinearOperator) -> Tensor:
+    """The matrix (M, N), column by column."""
+    units = torch.eye(operator.size_in, dtype=torch.float64)
+    return operator(units.reshape(-1, *operator.shape_in)).flatten(1).T
+
+
+def test_adjoint_identity_holds_in_float64(operator):
+    x = _randn(3, *operator.shape_in)
+    y = _randn(3, *operator.shape_out, seed=6)
+    forward, backward = operator(x), operator.adjoint(y)
+    assert forward.shape == y.shape
+    assert backward.shape == x.shape
+    assert forward.dtype == backward.dtype == torch.float64
+    left = (forward * y).flatten(1).sum(1)
+    right = (x * backward).flatten(1).sum(1)
+    scale = forward.flatten(1).norm(dim=1) * y.flatten(1).norm(dim=1)
+    assert ((left - right).abs() <= 1e-10 * scale).all()
+
+
+def test_operator_is_linear(operator):
+    x, z = _randn(2, *operator.shape_in), _randn(2, *operator.shape_in, seed=6)
+    torch.testing.assert_close(operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z))
+
+
+def test_stated_gram_is_true(operator):
+    matrix = _dense(operator)
+    gram, rows = matrix @ matrix.T, len(matrix)
+    mean, identity = operator.gram.mean, torch.eye(rows, dtype=torch.float64)
+    if isinstance(operator.gram, ScaledIdentity):
+        torch.testing.assert_close(gram, mean * identity, rtol=0, atol=1e-6 * mean)
+    elif isinstance(operator.gram, IIDRows):
+        entries = rows * operator.size_in
+        assert matrix.var() == pytest.approx(mean / operator.size_in, rel=5 * (2 / entries) ** 0.5)
+        assert abs(matrix.mean()) < 5 * (mean / operator.size_in / entries) ** 0.5
+    assert gram.trace() / rows == pytest.approx(mean, rel=0.15)
+
+
+def test_batch_gives_what_single_images_give(operator):
+    x, y = _randn(4, *operator.shape_in), _randn(4, *operator.shape_out)
+    alone = torch.cat([operator(x[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(operator(x), alone, rtol=1e-12, atol=1e-12)
+    alone = torch.cat([operator.adjoint(y[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(operator.adjoint(y), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_autograd_of_apply_is_the_adjoint_and_of_the_adjoint_is_apply(operator):
+    x = _randn(2, *operator.shape_in).requires_grad_()
+    y = _randn(2, *operator.shape_out).requires_grad_()
+    # Through the wrapper that users call, and through PyTorch's own rules beneath it.
+    for forward in (operator.apply, operator._apply):
+        (gradient,) = torch.autograd.grad(forward(x), x, y)
+        torch.testing.assert_close(gradient, operator.adjoint(y))
+    (gradient,) = torch.autograd.grad(operator.adjoint(y), y, x)
+    torch.testing.assert_close(gradient, operator(x))
+
+
+def test_dtype_of_the_image_is_kept_and_float32_is_accurate(operator):
+    x = _randn(2, *operator.shape_in).float()
+    if "function" not in type(operator).__name__.lower():
+        assert operator(x.half()).dtype == torch.float16
+    result = operator(x)
+    assert result.dtype == torch.float32
+    exact = operator(x.double())
+    assert (result - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_wrong_shapes_and_integers_are_refused(operator):
+    x = torch.zeros(2, *operator.shape_in)
+    y = torch.zeros(2, *operator.shape_out)
+    for call, good in ((operator.apply, x), (operator.adjoint, y)):
+        with pytest.raises(InputError, match="of shape"):
+            call(good[0])
+        with pytest.raises(InputError, match="of shape"):
+            call(torch.cat([good, good], -1))
+        with pytest.raises(InputError, match="floats"):
+            call(good.int())
+
+
+def test_moving_to_where_it_is_changes_nothing(operator):
+    before = operator.fingerprint()
+    assert operator.to("cpu", torch.float64) is operator
+    assert operator.fingerprint() == pytest.approx(before, abs=1e-5)
+    assert len(before) == 8
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_seed_names_one_operator_and_zero_is_a_seed(name):
+    build = SEEDED[name]
+    x = _randn(1, *build(0).shape_in)
+    assert torch.equal(build(0)(x), build(0)(x))
+    assert not torch.equal(build(0)(x), build(1)(x))
+    assert not torch.equal(build(1)(x), build(2)(x))
+
+
+def test_drawing_leaves_the_global_generator_alone():
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    for build in EVERY.values():
+        build().fingerprint()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_config_survives_json_and_builds_the_same_operator(name):
+    operator = NAMED[name]()
+    again = from_config(json.loads(json.dumps(operator.config())))
+    x = _randn(2, *operator.shape_in)
+    assert again.fingerprint() == operator.fingerprint()
+    assert again.config() == operator.config()
+    assert again.gram == operator.gram
+    assert torch.equal(again(x), operator(x))
+
+
+@pytest.mark.parametrize("build", [EVERY["function"], EVERY["matrix"]])
+def test_functions_and_matrices_have_no_config(build):
+    with pytest.raises(InputError, match="cannot be written"):
+        build().config()
+    with pytest.raises(InputError, match="cannot be written"):
+        (2.0 * build()).config()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("composed-orthogonal", ScaledIdentity),
+        ("composed-gaussian", Gram),
+        ("composed-unknown", Gram),
+        ("scaled", ScaledIdentity),
+        ("stacked", Gram),
+        ("stack-of-one", ScaledIdentity),
+    ],
+)
+def test_algebra_states_no_more_of_the_gram_than_it_knows(name, kind):
+    assert type(SEEDED[name](0).gram) is kind
+
+
+@pytest.mark.gpu
+def test_a_seed_gives_the_same_matrix_on_a_gpu():
+    here, there = GaussianMatrix(SHAPE, 40, 1), GaussianMatrix(SHAPE, 40, 1, device="cuda")
+    assert torch.equal(here.matrix, there.matrix.cpu())
+    assert there.fingerprint() == pytest.approx(here.fingerprint(), abs=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMED)
+def test_operators_on_a_gpu_agree_with_the_cpu(name):
+    operator = NAMED[name]()
+    x, y = _randn(2, *operator.shape_in), _randn(2, *operator.shape_out)
+    forward, backward = operator(x), operator.adjoint(y)
+    again = from_config(operator.config(), device="cuda")
+    assert again.fingerprint() == pytest.approx(operator.fingerprint(), abs=1e-4)
+    torch.testing.assert_close(again(x.cuda()).cpu(), forward)
+    torch.testing.assert_close(operator.to("cuda").adjoint(y.cuda()).cpu(), backward)

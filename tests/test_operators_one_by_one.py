@@ -1,0 +1,300 @@
+"""What is particular to each operator."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.operators import (
+    Composed,
+    FunctionOperator,
+    GaussianMatrix,
+    LinearOperator,
+    MatrixOperator,
+    PixelMask,
+    RandomizedTransform,
+    Scaled,
+    ScaledIdentity,
+    Stacked,
+)
+from diffsplit.operators.algebra import mean_row_norm
+
+SHAPE = (3, 8, 8)
+
+
+def _randn(*shape: int, seed: int = 5) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Differences of neighboring columns: a linear function with no symmetry."""
+    return x[..., 1:] - 0.5 * x[..., :-1]
+
+
+def _columns_adjoint(y: Tensor) -> Tensor:
+    pad = torch.nn.functional.pad
+    return pad(y, (1, 0)) - 0.5 * pad(y, (0, 1))
+
+
+def _dense(operator: LinearOperator) -> Tensor:
+    """The matrix (M, N), column by column."""
+    units = torch.eye(operator.size_in, dtype=torch.float64)
+    return operator(units.reshape(-1, *operator.shape_in)).flatten(1).T
+
+
+# Gaussian matrix
+
+
+def test_storing_a_gaussian_matrix_in_half_precision_hardly_changes_it():
+    full = GaussianMatrix(SHAPE, 100, 3)
+    x = _randn(4, *SHAPE)
+    for dtype, accuracy in ((torch.float16, 5e-4), (torch.bfloat16, 4e-3)):
+        half = GaussianMatrix(SHAPE, 100, 3, dtype)
+        assert half.matrix.dtype == dtype
+        assert (half(x) - full(x)).norm() < accuracy * full(x).norm()
+        narrowed = GaussianMatrix(SHAPE, 100, 3).to(dtype=dtype)
+        assert torch.equal(narrowed.matrix, half.matrix)
+        assert narrowed.to(dtype=torch.float32).matrix.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_products_in_blocks_equal_the_product_with_the_whole_matrix(monkeypatch, dtype):
+    operator = GaussianMatrix(SHAPE, 41, 3, dtype)
+    monkeypatch.setattr("diffsplit.operators.dense._BLOCK", {"cpu": 7 * 192 + 5})
+    matrix = operator.matrix.double()
+    x, y = _randn(2, *SHAPE), _randn(2, 41)
+    torch.testing.assert_close(operator(x), x.flatten(1) @ matrix.T)
+    torch.testing.assert_close(operator.adjoint(y).flatten(1), y @ matrix)
+
+
+def test_no_whole_copy_of_a_half_precision_matrix_is_made_even_for_gradients(monkeypatch):
+    operator = GaussianMatrix(SHAPE, 400, 3, torch.float16)
+    monkeypatch.setattr("diffsplit.operators.dense._BLOCK", {"cpu": 10 * 192})
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    x = _randn(1, *SHAPE).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        operator(x).sum().backward()
+    assert kept == []
+    ones = torch.ones(1, 400, dtype=torch.float64)
+    torch.testing.assert_close(x.grad, operator.adjoint(ones))
+
+
+def test_more_gaussian_rows_start_with_the_rows_of_fewer():
+    few, many = GaussianMatrix(SHAPE, 10, 0), GaussianMatrix(SHAPE, 40, 0)
+    torch.testing.assert_close(many.matrix[:10] * 2, few.matrix)
+
+
+def test_gaussian_entries_are_normal_and_rows_independent():
+    matrix = GaussianMatrix((1, 64, 64), 64, 0, torch.float64).matrix * 8
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        assert (matrix**power).mean() == pytest.approx(moment, abs=0.06)
+    correlation = (matrix @ matrix.T / 4096).fill_diagonal_(0)
+    assert correlation.abs().max() < 5 / 64
+
+
+# Randomized transform
+
+
+@pytest.mark.parametrize("transform", ["hadamard", "dct"])
+@pytest.mark.parametrize("shape", [(12,), (48,), (3, 5, 7), (97,), (1, 1, 1)])
+def test_randomized_transform_with_all_rows_is_orthonormal_for_every_length(shape, transform):
+    matrix = _dense(RandomizedTransform(shape, math.prod(shape), 4, transform))
+    identity = torch.eye(math.prod(shape), dtype=torch.float64)
+    torch.testing.assert_close(matrix @ matrix.T, identity, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", ["hadamard", "dct"])
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 96, 80)])
+def test_large_randomized_transform_has_a_scaled_identity_as_gram(shape, transform):
+    operator = RandomizedTransform(shape, 768, 4, transform)
+    y = _randn(2, 768)
+    assert operator.gram == ScaledIdentity(math.prod(shape) / 768)
+    torch.testing.assert_close(operator(operator.adjoint(y)), operator.gram.mean * y)
+
+
+def test_fewer_rows_of_a_randomized_transform_are_among_more_rows():
+    few, many = RandomizedTransform(SHAPE, 48, 0), RandomizedTransform(SHAPE, 192, 0)
+    small, large = _dense(few) / 2, _dense(many)
+    nearest = (small[:, None] - large[None]).norm(dim=-1).min(dim=1).values
+    assert nearest.max() < 1e-12
+
+
+def test_randomized_measurements_of_an_uneven_image_are_uncorrelated_and_normal():
+    x = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    x[..., :16] = 1
+    samples = torch.cat([RandomizedTransform((3, 32, 32), 3072, seed)(x) for seed in range(64)])
+    samples = samples / x.norm() * 3072**0.5
+    assert samples.var() == pytest.approx(1, abs=0.02)
+    assert (samples**4).mean() == pytest.approx(3, abs=0.25)
+    # Half the image apart: without the permutation this correlation is ±1.
+    pairs = samples[:, :1024] * samples[:, torch.arange(1024) ^ 16]
+    assert abs(pairs.mean()) < 0.05
+
+
+def test_hadamard_measurements_weigh_all_pixels_alike_at_powers_of_two():
+    matrix = _dense(RandomizedTransform((1, 8, 8), 16, 0))
+    torch.testing.assert_close(matrix.abs(), torch.full_like(matrix, 1 / 16**0.5))
+    assert abs(matrix.mean()) < 0.05
+
+
+def test_every_row_of_a_randomized_transform_sees_every_channel():
+    rows = _dense(RandomizedTransform((3, 16, 16), 768, 0)).reshape(768, 3, 256)
+    energy = rows.square().sum(-1)
+    assert energy.min() > 0.15
+
+
+# Pixel mask
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 0.777, 1])
+def test_mask_keeps_exactly_its_share_of_whole_pixels(fraction):
+    operator = PixelMask((3, 20, 10), fraction=fraction, seed=0)
+    kept = round(fraction * 200)
+    assert operator.mask.shape == (3, 20, 10)
+    assert operator.mask.dtype == torch.bool
+    assert (operator.mask.sum((1, 2)) == kept).all()
+    assert (operator.mask == operator.mask[:1]).all()
+    assert operator.shape_out == (3 * kept,)
+    apart = PixelMask((3, 20, 10), fraction, 0, channels_apart=True)
+    assert apart.mask.sum() == round(fraction * 600)
+    assert fraction == 1 or not (apart.mask == apart.mask[:1]).all()
+
+
+def test_mask_measures_the_kept_entries_and_its_adjoint_puts_them_back():
+    operator, x = PixelMask.box(SHAPE, 1, 2, 5, 3), _randn(2, *SHAPE)
+    expected = torch.ones(SHAPE, dtype=torch.bool)
+    expected[:, 1:6, 2:5] = False
+    assert torch.equal(operator.mask, expected)
+    assert torch.equal(operator(x), x[:, expected])
+    assert torch.equal(operator.adjoint(operator(x)), x * expected)
+
+
+def test_mask_from_a_tensor_is_that_tensor():
+    flat = _randn(8, 8) > 0
+    assert torch.equal(PixelMask.from_mask(flat).mask, flat[None])
+    assert torch.equal(PixelMask.from_mask(flat, SHAPE).mask, flat.expand(SHAPE))
+
+
+# Algebra
+
+
+def test_operators_combine_as_their_matrices_do():
+    inner, outer = GaussianMatrix(SHAPE, 30, 0), RandomizedTransform((30,), 12, 1)
+    torch.testing.assert_close(_dense(outer @ inner), _dense(outer) @ _dense(inner))
+    torch.testing.assert_close(_dense(0.5 * inner), 0.5 * _dense(inner))
+    other = PixelMask(SHAPE, 0.3, 2)
+    both = torch.cat([_dense(inner), _dense(other)])
+    torch.testing.assert_close(_dense(Stacked(inner, other)), both)
+
+
+def test_hutchinson_estimates_the_mean_squared_row_norm():
+    rows = MatrixOperator(torch.linspace(0.1, 3, 300)[:, None] * _randn(300, 400))
+    assert mean_row_norm(rows) == pytest.approx(rows.gram.mean, rel=0.1)
+    assert mean_row_norm(rows) == mean_row_norm(rows)
+    few = MatrixOperator(_randn(16, 40))
+    assert mean_row_norm(few) == pytest.approx(few.gram.mean, rel=1e-6)
+
+
+def test_algebra_refuses_what_does_not_fit():
+    mask, other = PixelMask(SHAPE, 0.5, 0), PixelMask((1, 8, 8), 0.5, 0)
+    with pytest.raises(InputError, match="cannot follow"):
+        Composed(mask, other)
+    with pytest.raises(InputError, match="one shape"):
+        Stacked(mask, other)
+    with pytest.raises(InputError, match="at least one"):
+        Stacked()
+    for factor in (0, math.nan, math.inf, True, "2", 1e-200, 1e200):
+        with pytest.raises(InputError):
+            Scaled(mask, factor)
+
+
+# Functions and matrices
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (torch.square, "not linear"),
+        (torch.relu, "not linear"),
+        (lambda x: x + 0.1, "not linear"),
+        (lambda x: x.clamp(-10, 10), "not linear"),
+        (lambda x: x.round(), "not linear"),
+        (lambda x: x - x.mean(), "another result alone"),
+        (lambda x: x.sum(), "one measurement for each"),
+        (lambda x: torch.cat([x, x]), "one measurement for each"),
+        (lambda x: x.long(), "one measurement for each"),
+        (lambda x: x / 0, "NaN or infinity"),
+        (lambda x: x * 0, "zero everywhere"),
+        (lambda x: x @ torch.ones(5, 5), "failed"),
+        (lambda x: torch.from_numpy(2 * x.numpy()), "adjoint="),
+        (lambda x: x.detach() * 2, "adjoint="),
+    ],
+)
+def test_functions_that_are_no_operators_are_refused_with_the_reason(function, message):
+    with pytest.raises(InputError, match=message):
+        FunctionOperator(function, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "adjoint", [lambda y: y, lambda y: 1.1 * _columns_adjoint(y), lambda y: _columns(y)]
+)
+def test_an_adjoint_that_does_not_belong_to_its_function_is_refused(adjoint):
+    with pytest.raises(InputError, match="adjoint"):
+        FunctionOperator(_columns, SHAPE, adjoint=adjoint)
+
+
+def test_a_function_without_gradients_works_with_its_adjoint():
+    operator = FunctionOperator(
+        lambda x: torch.from_numpy(2 * x.numpy()), SHAPE, adjoint=lambda y: 2 * y
+    )
+    x = _randn(1, *SHAPE).requires_grad_()
+    operator(x).sum().backward()
+    assert (x.grad == 2).all()
+
+
+def test_announced_output_shape_is_held_against_the_trial():
+    assert FunctionOperator(_columns, SHAPE, (3, 8, 7)).shape_out == (3, 8, 7)
+    with pytest.raises(InputError, match="as announced"):
+        FunctionOperator(_columns, SHAPE, (3, 8, 8))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_automatic_adjoint_works_where_gradients_are_off(mode):
+    operator = FunctionOperator(_columns, SHAPE)
+    with mode():
+        y = _randn(2, *operator.shape_out)
+        torch.testing.assert_close(operator.adjoint(y), _columns_adjoint(y))
+
+
+def test_function_transforms_of_pytorch_see_the_matrix():
+    operator = GaussianMatrix((4,), 3, 0, torch.float16)
+    x = _randn(1, 4)
+    jacobian = torch.func.jacrev(operator)(x)[0, :, 0]
+    torch.testing.assert_close(jacobian, operator.matrix.double())
+    value, tangent = torch.func.jvp(operator, (x,), (2 * x,))
+    torch.testing.assert_close(tangent, 2 * value)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.zeros(3, 4),
+        torch.ones(3, 4, dtype=torch.int64),
+        torch.ones(3, 5),
+        torch.ones(4),
+        torch.full((3, 4), math.nan),
+        torch.ones(0, 4),
+    ],
+)
+def test_matrices_that_are_no_operators_are_refused(matrix):
+    with pytest.raises(InputError):
+        MatrixOperator(matrix, (1, 2, 2))
