@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,16 +13,14 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.images import from_uint8, to_uint8
 
-__all__ = ["comparison", "image_grid", "std_map"]
+__all__ = ["comparison", "image_grid", "side_by_side", "std_map", "stretch"]
 
 
 def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Images ``(B, C, H, W)`` on [-1, 1] side by side, row by row, on white: ``(C, H', W')``."""
     batch, channels, height, width = images.shape
     rows = -(-batch // columns)
-    sheet = images.new_ones(
-        channels, rows * (height + gap) - gap, columns * (width + gap) - gap
-    )
+    sheet = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
@@ -41,6 +40,43 @@ def std_map(std: Tensor, top: float | None = None) -> Tensor:
     gray = std.float().square().mean(1, keepdim=True).sqrt()
     scale = gray.flatten().quantile(0.99) if top is None else gray.new_tensor(top)
     return (gray / scale.clamp(min=1e-12)).clamp(0, 1).mul(2).sub(1).expand(-1, 3, -1, -1)
+
+
+def stretch(images: Tensor) -> Tensor:
+    """Images of any scale, such as Aᵀ y, each shrunk or grown to fill [-1, 1] around zero.
+
+    The largest half percent of the magnitudes is clipped, so that a few outliers do not leave the
+    rest gray.
+    """
+    flat = images.float().flatten(1).abs()
+    top = flat.kthvalue(max(1, round(0.995 * flat.shape[1])), dim=1).values
+    top = torch.where(top > 0, top, flat.amax(1)).clamp(min=1e-12)
+    return (images.float() / top.view(-1, *(1,) * (images.ndim - 1))).clamp(-1, 1)
+
+
+def side_by_side(panels: Sequence[tuple[str, Tensor]], scale: int = 3, gap: int = 6) -> Tensor:
+    """Images next to each other, each over its caption.
+
+    Args:
+        panels: caption and image ``(C, H, W)`` on [-1, 1], all of one height and width.
+        scale: each pixel becomes ``scale``×``scale``.
+
+    Returns:
+        The figure ``(3, H', W')`` on [-1, 1], black on white.
+    """
+    sizes = {tuple(image.shape[-2:]) for _, image in panels}
+    if len(sizes) != 1:
+        raise InputError(f"panels of a figure need images of one size, not {sizes}.")
+    height, width = sizes.pop()
+    font = ImageFont.load_default(13)
+    cell = max(width * scale, *(math.ceil(font.getlength(label)) for label, _ in panels)) + gap
+    canvas = Image.new("RGB", (len(panels) * cell - gap, height * scale + 22), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, (label, image) in enumerate(panels):
+        middle = i * cell + (cell - gap) // 2
+        canvas.paste(_enlarged(image, scale), (middle - width * scale // 2, 0))
+        draw.text((middle, height * scale + 11), label, fill="black", font=font, anchor="mm")
+    return _from_canvas(canvas)
 
 
 def comparison(
@@ -72,11 +108,16 @@ def comparison(
     for r, (label, images) in enumerate(rows):
         middle = r * cell[0] + height * scale // 2
         draw.multiline_text((6, middle), label, fill="black", font=font, anchor="lm", spacing=3)
-        for c, image in enumerate(to_uint8(images.expand(-1, 3, -1, -1)).cpu()):
-            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-            size = (width * scale, height * scale)
-            canvas.paste(
-                picture.resize(size, Image.Resampling.NEAREST),
-                (label_width + c * cell[1], r * cell[0]),
-            )
+        for c, image in enumerate(images):
+            canvas.paste(_enlarged(image, scale), (label_width + c * cell[1], r * cell[0]))
+    return _from_canvas(canvas)
+
+
+def _enlarged(image: Tensor, scale: int) -> Image.Image:
+    array = to_uint8(image.expand(3, -1, -1)).permute(1, 2, 0).cpu().numpy()
+    picture = Image.fromarray(array)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def _from_canvas(canvas: Image.Image) -> Tensor:
     return from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))

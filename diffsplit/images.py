@@ -10,14 +10,16 @@ import os
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from diffsplit.errors import InputError
@@ -26,6 +28,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "atomic_write",
+    "example_cats",
     "from_uint8",
     "load_image",
     "load_images",
@@ -37,6 +40,8 @@ __all__ = [
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
 """The largest image that is decoded; a file that announces more is refused unread."""
+MAX_ZIPPED_BYTES = 1 << 28
+"""The largest image file that is unpacked from a zip."""
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -47,6 +52,17 @@ def to_uint8(x: Tensor) -> Tensor:
 def from_uint8(x: Tensor) -> Tensor:
     """0…255 bytes of any shape to float32 on [-1, 1]."""
     return x.float().div(127.5).sub(1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; 16-bit gray is scaled, not clipped, and transparency shows white."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        gray = np.asarray(image, dtype=np.float64) / 257
+        image = Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") -> Image.Image:
@@ -60,7 +76,7 @@ def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") 
         raise InputError(f"{name}: no such image file; give the path of a PNG or JPEG file.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # size is checked below, damage raises
             with Image.open(source) as file:
                 width, height = file.size
                 if width * height > MAX_PIXELS:
@@ -68,7 +84,7 @@ def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") 
                         f"{name}: {width}×{height} pixels; at most {MAX_PIXELS:,} are read; "
                         "reduce the image first."
                     )
-                image = file.convert("RGB")
+                image = _to_rgb(ImageOps.exif_transpose(file))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -110,10 +126,16 @@ def _sources(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                    yield f"{path}:{name}", io.BytesIO(archive.read(name))
-    except (OSError, zipfile.BadZipFile) as error:
+            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+                if Path(entry.filename).suffix.lower() in IMAGE_SUFFIXES:
+                    if entry.file_size > MAX_ZIPPED_BYTES:
+                        raise InputError(
+                            f"{path}:{entry.filename}: {entry.file_size:,} bytes; images in a zip "
+                            f"have at most {MAX_ZIPPED_BYTES:,}."
+                        )
+                    yield f"{path}:{entry.filename}", io.BytesIO(archive.read(entry))
+    # RuntimeError: encrypted; NotImplementedError: an unknown compression.
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: neither a folder nor a readable zip file; give a folder or a zip of images."
         ) from error
@@ -140,6 +162,15 @@ def load_images(path: str | os.PathLike[str], size: int, limit: int | None = Non
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"{path}: holds no image; files ending in {kinds} are read.")
     return torch.stack(pictures)
+
+
+def example_cats() -> Tensor:
+    """Eight cats that the bundled prior has never seen: ``(8, 3, 64, 64)`` on [-1, 1].
+
+    Source: the test part of AFHQ (Choi et al. 2020, CC BY-NC 4.0); see the README beside them.
+    """
+    with resources.as_file(resources.files("diffsplit") / "assets" / "cats") as folder:
+        return from_uint8(load_images(folder, 64))
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """Measurement files: the measurements, packed, and all that is needed to recover an image.
 
-A file is a safetensors file with one tensor ``y`` and two strings of metadata. Measurements with
-finitely many outcomes are stored as a bit stream (768 one-bit measurements take 96 bytes), real
-ones as float32. ``diffsplit`` is a JSON object that names the operator and the channel, and
-``sha256`` is the checksum of that string followed by the bytes of ``y``.
+A file is a safetensors file with one tensor ``y`` and one string of metadata, ``diffsplit``.
+Measurements with finitely many outcomes are stored as a bit stream (768 one-bit measurements take
+96 bytes), real ones as float32. The string is a JSON object that names the operator and the
+channel. Its first entry ``sha256`` is the checksum of the object without that entry, as text,
+followed by the bytes of ``y``. Equal measurements make equal files.
 
 A file may come from anybody: whatever is wrong with it becomes an InputError, before the memory
 that it asks for is taken.
@@ -29,8 +30,7 @@ from torch import Tensor
 from diffsplit import channels, operators
 from diffsplit.errors import InputError
 from diffsplit.images import atomic_write
-from diffsplit.operators.base import LinearOperator
-from diffsplit.packing import MAX_BITS, pack, unpack
+from diffsplit.packing import MAX_BITS, pack, packed_size, unpack
 from diffsplit.problem import Problem
 
 __all__ = ["MAX_BYTES", "Measurement", "load", "read_facts", "save"]
@@ -41,8 +41,6 @@ MAX_BYTES = 1 << 30
 MAX_METADATA = 1 << 24
 MAX_VALUES = 1 << 28
 """The most measurements, and the largest image, that a file may announce."""
-MAX_PARTS = 64
-"""The most parts that a composed operator may have."""
 FINGERPRINT_TOLERANCE = 1e-3
 
 
@@ -80,6 +78,7 @@ def save(
             folder does not exist.
     """
     problem.check(y)
+    problem.channel.check(y)
     values, bits, payload = _encode(problem, y)
     header = {
         "format": FORMAT,
@@ -94,7 +93,7 @@ def save(
         "facts": extra or {},
     }
     text = json.dumps(header, separators=(",", ":"), allow_nan=False)
-    metadata = {"diffsplit": text, "sha256": _checksum(text, payload)}
+    metadata = {"diffsplit": _sealed(text, payload)}
     with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.numpy.save({"y": payload}, metadata))
 
@@ -108,7 +107,7 @@ def load(path: str | os.PathLike[str]) -> Measurement:
             out differently on this machine.
     """
     header, payload = _read(Path(path))
-    _check_operator(path, header["operator"], header["image_shape"])
+    _check_sizes(path, header)
     try:
         channel = channels.from_config(header["channel"])
         operator = operators.from_config(header["operator"])
@@ -130,6 +129,7 @@ def load(path: str | os.PathLike[str]) -> Measurement:
     problem = Problem(operator, channel)
     y = _decode(path, header, payload, problem)
     problem.check(y)
+    channel.check(y)
     return Measurement(problem, y, header["facts"])
 
 
@@ -157,13 +157,8 @@ def _encode(problem: Problem, y: Tensor) -> tuple[str, int, NDArray[Any]]:
     if outcomes is None:
         return "float32", 32, y.detach().cpu().numpy().astype(np.float32)
     numbers = y.detach().cpu().double().numpy()
-    signs = outcomes == 2 and bool((np.abs(numbers) == 1).all())
+    signs = y.is_floating_point() and outcomes == 2 and bool((np.abs(numbers) == 1).all())
     codes = (numbers > 0 if signs else numbers).astype(np.int64)
-    if not signs and not ((codes == numbers).all() and codes.min() >= 0 < outcomes - codes.max()):
-        raise InputError(
-            f"{type(problem.channel).__name__} has the outcomes 0 to {outcomes - 1}, and the "
-            "measurements hold others; save what `Problem.measure` returned."
-        )
     bits = max(1, (outcomes - 1).bit_length())
     return ("signs" if signs else "codes"), bits, pack(codes, bits)
 
@@ -181,17 +176,18 @@ def _decode(
     if codes.max() >= outcomes or (values == "signs" and outcomes != 2):
         raise _refuse(path, "it holds measurements that its channel cannot make")
     y = torch.from_numpy(codes)
-    return (2 * y - 1 if values == "signs" else y).float()
+    return (2 * y - 1).float() if values == "signs" else y
 
 
 def _refuse(path: str | os.PathLike[str], reason: str) -> InputError:
     return InputError(f"{path}: {reason}.")
 
 
-def _checksum(text: str, payload: NDArray[Any]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _sealed(text: str, payload: NDArray[Any]) -> str:
+    """A JSON object as text, with the checksum of text and payload put in front."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     digest.update(payload.tobytes())
-    return digest.hexdigest()
+    return f'{{"sha256":"{digest.hexdigest()}",{text[1:]}'
 
 
 def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any]]:
@@ -210,10 +206,11 @@ def _read(path: Path) -> tuple[dict[str, Any], NDArray[Any]]:
         raise _refuse(
             path, "not a measurement file, or a damaged one; give one from `diffsplit measure`"
         ) from error
-    text = metadata.get("diffsplit")
-    if payload is None or text is None or len(text) > MAX_METADATA:
-        raise _refuse(path, "a safetensors file, but no measurements; `diffsplit measure` writes")
-    if metadata.get("sha256") != _checksum(text, payload):
+    sealed = metadata.get("diffsplit", "")
+    if payload is None or not sealed or len(sealed) > MAX_METADATA:
+        raise _refuse(path, "no file of measurements; give one from `diffsplit measure`")
+    text = "{" + sealed[len(_sealed("{", payload)) :]
+    if sealed != _sealed(text, payload):
         raise _refuse(path, "damaged (its checksum does not match); copy it again")
     try:
         header = json.loads(text, parse_constant=_no_constant)
@@ -246,7 +243,9 @@ def _check_header(path: Path, header: Any, payload: NDArray[Any]) -> None:
             f"format version {header.get('version')!r:.20}, and this diffsplit reads {VERSION}; "
             "update diffsplit or measure again",
         )
-    shape, bits, values = header.get("shape"), header.get("bits"), header.get("values")
+    shape: Any = header.get("shape")
+    bits: Any = header.get("bits")
+    values = header.get("values")
     fingerprint = header.get("fingerprint")
     ok = (
         _sizes(shape)
@@ -263,10 +262,15 @@ def _check_header(path: Path, header: Any, payload: NDArray[Any]) -> None:
     else:
         ok = values in ("signs", "codes") and type(bits) is int and 1 <= bits <= MAX_BITS
         ok = ok and payload.dtype == np.uint8 and payload.ndim == 1
-        ok = ok and payload.size == -(-math.prod(shape) * bits // 8)
+        ok = ok and payload.size == packed_size(math.prod(shape), bits)
     if not ok:
         raise _refuse(path, "its measurements are not of the size and type announced")
 
 
-def _check_operator(path: str | os.PathLike[str], config: Any, image_shape: list[int]) -> None:
-    raise NotImplementedError
+def _check_sizes(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
+    """Refuse a small file that asks for a large matrix, before anything is built."""
+    operator, shape = header["operator"], header["shape"]
+    if operator.get("rows", shape[-1]) != shape[-1] or (
+        operator.get("shape", header["image_shape"]) != header["image_shape"]
+    ):
+        raise _refuse(path, "its operator does not fit its measurements; measure again")

@@ -40,7 +40,8 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
 def ssim(x: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity with the usual Gaussian window of 11×11 pixels and std 1.5.
 
-    Source: Wang et al. 2004, as torchmetrics computes it.
+    Source: Wang et al. 2004, as torchmetrics computes it: averaged over colors and all pixels,
+    with the image mirrored at its border.
 
     Args:
         x, truth: ``(B, C, H, W)`` on [-1, 1], at least 11×11 pixels.
@@ -61,9 +62,7 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:
-        raise MissingDependencyError(
-            "SSIM needs torchmetrics: pip install torchmetrics"
-        ) from error
+        raise MissingDependencyError("SSIM needs torchmetrics: pip install torchmetrics") from error
     value: Tensor = structural_similarity_index_measure(
         x, truth, data_range=DATA_RANGE, reduction="none"
     )
@@ -77,7 +76,8 @@ def cosine_similarity(x: Tensor, truth: Tensor) -> Tensor:
         InputError: the shapes differ.
     """
     _check(x, truth)
-    return torch.nn.functional.cosine_similarity(x.flatten(1), truth.flatten(1), dim=1)
+    a, b = x.flatten(1), truth.flatten(1)
+    return (a * b).sum(1) / (_norm(a) * _norm(b))
 
 
 def norm_error(x: Tensor, truth: Tensor) -> Tensor:
@@ -87,8 +87,12 @@ def norm_error(x: Tensor, truth: Tensor) -> Tensor:
         InputError: the shapes differ.
     """
     _check(x, truth)
-    norm = truth.flatten(1).norm(dim=1)
-    return (x.flatten(1).norm(dim=1) - norm).abs() / norm
+    norm = _norm(truth)
+    return (_norm(x) - norm).abs() / norm
+
+
+def _norm(x: Tensor) -> Tensor:
+    return x.flatten(1).square().sum(1).sqrt()
 
 
 def _check(x: Tensor, truth: Tensor) -> None:

@@ -1,13 +1,16 @@
 """The exact data step where A Aᵀ is not a multiple of I: Newton's method in measurement space.
 
-The minimiser of Σ ℓ(a_iᵀx) + μ/2 ‖x − z‖² is x = z + Aᵀw with w = −ℓ'(s)/μ, s = A x. With
-q = A z, K = A Aᵀ and D = diag ℓ''(s), s = q + K w, a Newton step Δ solves
+The minimiser of Σ ℓ(a_iᵀx) + μ/2 ‖x − z‖² is x = z + Aᵀw with w = −ℓ'(s)/μ, s = A x: M unknowns
+instead of N. With q = A z, K = A Aᵀ, s = q + K w, ρ = ℓ'(s) + μ w and D = diag ℓ''(s), a Newton
+step Δ solves (D K + μ) Δ = −ρ. Substituting Δ = e + √D u makes it symmetric,
 
-    (K + μ D⁻¹) Δ = −D⁻¹ (ℓ'(s) + μ w),
+    (√D K √D + μ) u = −(ρ + μ e)/√D − √D K e,
 
-M unknowns instead of N, by conjugate gradients with the preconditioner c̄ + μ D⁻¹, which leaves a
-condition number of at most λmax/λmin of K whatever μ is. A line search over halved steps costs no
-operator call, since s is linear in w.
+where e = −ρ/μ for the measurements with a curvature below μ/c̄ and 0 for the others, so that no
+division is by a small number. Conjugate gradients with the preconditioner c̄ D + μ then meet a
+condition number of at most λmax/λmin of K whatever μ is. An image that has converged stands still,
+so that it gets the same answer in every batch; the line search over halved steps costs no operator
+call, since s is linear in w.
 """
 
 from __future__ import annotations
@@ -23,11 +26,8 @@ __all__ = ["newton_step"]
 
 NEWTON_ITERATIONS = 30
 CG_ITERATIONS = 60
+CG_TOLERANCE = 1e-4
 HALVINGS = 12
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1, keepdim=True)
 
 
 def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 1e-5) -> Tensor:
@@ -37,13 +37,13 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
         y: measurements ``(B, *shape_out)``.
         z: the prior's estimate ``(B, *shape_in)``.
         mu: weight of the distance to ``z``, positive.
-        tol: bound on ‖ℓ'(s) + μ w‖ / ‖ℓ'(A z)‖ per image; the iteration also ends where
-            the dtype allows no more.
+        tol: bound on ‖ρ‖/‖ℓ'(A z)‖ per image; the iteration also ends where the dtype allows no
+            more.
 
     Returns:
         ``(B, *shape_in)``.
     """
-    operator, channel = problem.operator, problem.channel
+    operator, channel, mean = problem.operator, problem.channel, problem.operator.gram.mean
     shape = (-1, *operator.shape_out)
     labels = y.flatten(1)
 
@@ -52,44 +52,52 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
 
     q = operator.apply(z).flatten(1)
     w, kw = torch.zeros_like(q), torch.zeros_like(q)
-    residual = channel.grad(q, labels)
-    target = tol * residual.norm(dim=1, keepdim=True)
+    rho = channel.grad(q, labels)
+    target = tol * rho.norm(dim=1, keepdim=True)
+    moving = torch.ones_like(target, dtype=torch.bool)
     halves = 0.5 ** torch.arange(HALVINGS, dtype=q.dtype, device=q.device).view(-1, 1, 1)
     for _ in range(NEWTON_ITERATIONS):
-        curvature = channel.curvature(q + kw, labels).clamp(min=1e-10 * mu / operator.gram.mean)
-        delta, k_delta = _conjugate_gradients(
-            gram, mu / curvature, -residual / curvature, operator.gram.mean
-        )
+        root = channel.curvature(q + kw, labels).clamp(min=0).sqrt()
+        flat = root.square() < mu / mean
+        e = torch.where(flat, -rho / mu, 0)
+        ke = gram(e)
+        b = torch.where(flat, 0, -rho / root) - root * ke
+        u, ku = _conjugate_gradients(gram, root, mu, mean, b)
+        delta, k_delta = e + root * u, ke + ku
         # φ(w + αΔ) = Σ ℓ(q + K(w + αΔ)) + μ/2 (w + αΔ)ᵀ K (w + αΔ), for all α at once
         trial_w, trial_kw = w + halves * delta, kw + halves * k_delta
         values = channel.nll(q + trial_kw, labels).sum(2) + mu / 2 * (trial_w * trial_kw).sum(2)
         best = values.nan_to_num(nan=torch.inf).argmin(0)
-        alpha = halves.flatten()[best].unsqueeze(1)
+        alpha = torch.where(moving, halves.flatten()[best].unsqueeze(1), 0)
         w, kw = w + alpha * delta, kw + alpha * k_delta
-        residual = channel.grad(q + kw, labels) + mu * w
-        if bool((residual.norm(dim=1, keepdim=True) <= target).all()):
+        rho = channel.grad(q + kw, labels) + mu * w
+        moving = rho.norm(dim=1, keepdim=True) > target
+        if not bool(moving.any()):
             break
     return z + operator.adjoint(w.view(shape))
 
 
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
+
+
 def _conjugate_gradients(
-    gram: Callable[[Tensor], Tensor], ridge: Tensor, b: Tensor, mean: float
+    gram: Callable[[Tensor], Tensor], root: Tensor, mu: float, mean: float, b: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Solve (K + diag ridge) u = b for each image; returns u and K u."""
-    scale = 1 / (mean + ridge)
-    u, ku = torch.zeros_like(b), torch.zeros_like(b)
-    r = b
+    """Solve (√D K √D + μ) u = b for each image; returns u and K √D u."""
+    scale = 1 / (mean * root.square() + mu)
+    u, ku, r = torch.zeros_like(b), torch.zeros_like(b), b
     p = scale * r
-    rho = _dot(r, p)
-    stop = 1e-8 * rho
+    energy = _dot(r, p)
+    stop, tiny = CG_TOLERANCE**2 * energy, torch.finfo(b.dtype).tiny
     for _ in range(CG_ITERATIONS):
-        kp = gram(p)
-        hp = kp + ridge * p
-        alpha = rho / _dot(p, hp).clamp(min=torch.finfo(b.dtype).tiny)
+        kp = gram(root * p)
+        hp = root * kp + mu * p
+        alpha = torch.where(energy > stop, energy / _dot(p, hp).clamp(min=tiny), 0)
         u, ku, r = u + alpha * p, ku + alpha * kp, r - alpha * hp
         preconditioned = scale * r
-        rho, previous = _dot(r, preconditioned), rho
-        if bool((rho <= stop).all()):
+        energy, previous = _dot(r, preconditioned), energy
+        if bool((energy <= stop).all()):
             break
-        p = preconditioned + rho / previous.clamp(min=torch.finfo(b.dtype).tiny) * p
+        p = preconditioned + energy / previous.clamp(min=tiny) * p
     return u, ku

@@ -36,7 +36,5 @@ def posterior_samples(
     depth = (sigma.log() - torch.tensor(SHARPEST).log()) / -torch.tensor(1e-3).log()
     levels = [sigma * torch.tensor(f, dtype=sigma.dtype).log().mul(depth).exp() for f in fractions]
     levels.append(torch.zeros_like(sigma))
-    draws = [
-        reverse_diffusion(prior, r, levels, generator) for _ in range(count)
-    ]
+    draws = [reverse_diffusion(prior, r, levels, generator, order=2) for _ in range(count)]
     return torch.stack(draws)

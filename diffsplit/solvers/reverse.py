@@ -1,17 +1,21 @@
 """Reverse diffusion in σ-space: from a noisy image at a known level to a sample.
 
-With η = 1 the step is ancestral: from x at σ to
+One step from σ to σ', with ρ = σ'/σ and fresh noise of share η:
 
-    x ← D + (σ'²/σ²)(x − D) + σ' √(1 − σ'²/σ²) ξ,
+    x ← D̃ + k (x − D̃) + σ f ξ,   f = η ρ √(1 − ρ²),  k = √(ρ² − f²)
 
-the Gaussian posterior of x_{σ'} given x_σ and x0 = D. With η = 0 it is deterministic DDIM,
-x ← D + (σ'/σ)(x − D). In between, η scales the fresh noise (Song et al. 2021, Eq. 12 and 16).
+With D̃ = D, η = 1 is the ancestral step, the Gaussian posterior of x_σ' given x_σ and x0 = D, and
+η = 0 deterministic DDIM (Song et al. 2021, Eq. 12 and 16). The second-order multistep rule of
+DPM-Solver++ (Lu et al. 2022, Alg. 2; its SDE variant for η = 1) extrapolates instead,
+
+    D̃ = D + (h/2h₋)(D − D₋),   h = −log ρ,
+
+with the last evaluation D₋ and its h₋, at no further cost.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,31 +33,36 @@ def reverse_diffusion(
     sigmas: Sequence[float] | Sequence[Tensor],
     generator: Generators,
     eta: float = 1.0,
-    after_step: Callable[[], None] | None = None,
+    order: int = 1,
 ) -> Tensor:
     """Walk ``x`` down a falling list of noise levels.
 
     Args:
         x: noisy images ``(B, *shape)`` at ``sigmas[0]``.
-        sigmas: falling levels, each a float or one per image ``(B,)``; the last one may be 0.
-        eta: 1 for ancestral sampling, 0 for deterministic DDIM.
-        after_step: called once per network evaluation.
+        sigmas: falling levels, each a float or one per image ``(B,)``; only the last may be 0.
+        eta: 1 for ancestral sampling, 0 for a deterministic walk.
+        order: 1, or 2 for the multistep rule.
 
     Returns:
-        ``(B, *shape)``; clean, on [-1, 1], when the last level is 0.
+        ``(B, *shape)``; a clean image when the last level is 0.
     """
     column = (-1,) + (1,) * (x.ndim - 1)
-    for now, after in zip(sigmas, sigmas[1:], strict=False):
-        clean = prior.clip(prior.denoise(x, now))
-        if after_step is not None:
-            after_step()
-        ratio = torch.as_tensor(after / now, dtype=x.dtype, device=x.device).view(column)
+    levels = [torch.as_tensor(s, dtype=x.dtype, device=x.device).view(column) for s in sigmas]
+    before: tuple[Tensor, Tensor] | None = None
+    for i, (now, after) in enumerate(zip(levels, levels[1:], strict=False)):
+        clean = prior.clip(prior.denoise(x, now.flatten()))
+        ratio = after / now
+        width = -ratio.log()
+        target = clean
+        last = i == len(levels) - 2
+        if order == 2 and before is not None and not last:
+            target = clean + width / (2 * before[1]) * (clean - before[0])
+        before = clean, width
         fresh = eta * ratio * (1 - ratio.square()).clamp(min=0).sqrt()
         kept = (ratio.square() - fresh.square()).clamp(min=0).sqrt()
-        x = clean + kept * (x - clean)
-        if eta > 0 and not (isinstance(after, (int, float)) and after == 0):
-            level = torch.as_tensor(now, dtype=x.dtype, device=x.device).view(column)
-            x = x + fresh * level * randn_like(x, generator)
+        x = target + kept * (x - target)
+        if eta > 0:
+            x = x + now * fresh * randn_like(x, generator)
     return x
 
 
@@ -62,8 +71,9 @@ def sample(prior: Prior, count: int, steps: int, generator: torch.Generator) -> 
     """Unconditional samples: images that the prior holds to be likely.
 
     Returns:
-        ``(count, *shape)`` on [-1, 1]; ``steps`` network evaluations.
+        ``(count, *shape)`` in the prior's bounds; ``steps`` network evaluations.
     """
     grid = karras_grid(steps, min(prior.sigma_max, 80.0), max(prior.sigma_min, 0.02))
     noise = randn_like(torch.empty((count, *prior.shape), device=prior.device), generator)
-    return reverse_diffusion(prior, math.sqrt(1 + grid[0] ** 2) * noise, grid, generator, eta=0.5)
+    start = (prior.mean_square + grid[0] ** 2) ** 0.5 * noise
+    return prior.clip(reverse_diffusion(prior, start, grid, generator, eta=1.0, order=2))

@@ -1,0 +1,132 @@
+"""Data steps: optimality, and agreement with a generic optimiser."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from diffsplit import Problem, channels, operators
+from diffsplit.data_steps import adam_step, exact_step, momentum_steps
+from diffsplit.errors import InputError
+
+SHAPE = (3, 4, 4)
+CHANNELS = {
+    "gaussian": channels.GaussianNoise(sigma=0.3),
+    "one-bit": channels.OneBit(sigma=0.5),
+    "two bits": channels.Quantized(bits=2, sigma=0.2),
+    "logistic": channels.Logistic(),
+}
+OPERATORS = {
+    "gaussian matrix": operators.GaussianMatrix(SHAPE, rows=20, seed=1, dtype=torch.float64),
+    "randomized transform": operators.RandomizedTransform(SHAPE, rows=20, seed=1),
+    "mask": operators.PixelMask(SHAPE, fraction=0.5, seed=1),
+    "stack": operators.Stacked(
+        operators.PixelMask(SHAPE, fraction=0.5, seed=1),
+        operators.GaussianMatrix(SHAPE, rows=12, seed=2, dtype=torch.float64),
+    ),
+}
+
+
+def _instance(problem, batch=3):
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, *SHAPE)
+    x = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+    z = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+    return problem.measure(x, generator=generator), z
+
+
+def _objective(problem, y, z, mu, x):
+    return problem.nll(x, y) + mu / 2 * (x - z).flatten(1).square().sum(1)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("mu", [1e-3, 0.5, 200.0])
+def test_the_exact_step_has_a_vanishing_gradient(operator, channel, mu):
+    problem = Problem(OPERATORS[operator], CHANNELS[channel])
+    y, z = _instance(problem)
+    x = exact_step(problem, y, z, mu)
+    slope = problem.grad(x, y) + mu * (x - z)
+    scale = problem.grad(z, y).flatten(1).norm(dim=1)
+    assert (slope.flatten(1).norm(dim=1) / scale).max() < 5e-5
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_exact_step_is_the_minimum_that_a_generic_optimiser_finds(operator, channel):
+    problem, mu = Problem(OPERATORS[operator], CHANNELS[channel]), 0.7
+    y, z = _instance(problem, batch=1)
+
+    def f(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.from_numpy(flat).view(1, *SHAPE)
+        slope = problem.grad(x, y) + mu * (x - z)
+        return _objective(problem, y, z, mu, x).item(), slope.flatten().numpy()
+
+    best = minimize(f, z.flatten().numpy(), jac=True, method="L-BFGS-B", options={"ftol": 1e-15})
+    x = exact_step(problem, y, z, mu)
+    assert _objective(problem, y, z, mu, x).item() <= best.fun + 1e-8
+    assert np.abs(x.flatten().numpy() - best.x).max() < 1e-3
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_batch_gets_what_its_images_get_alone(operator):
+    problem = Problem(OPERATORS[operator], CHANNELS["one-bit"])
+    y, z = _instance(problem)
+    together = exact_step(problem, y, z, 0.1)
+    for i in range(len(y)):
+        alone = exact_step(problem, y[i : i + 1], z[i : i + 1], 0.1)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["randomized transform", "mask"])
+def test_noiseless_bits_are_projected_on_where_rows_are_orthogonal(operator):
+    problem = Problem(OPERATORS[operator], channels.OneBit(sigma=0.0))
+    y, z = _instance(problem)
+    x = exact_step(problem, y, z, 1.0)
+    assert (problem.operator.apply(x) * y).min() > -1e-12
+    agreeing = problem.operator.apply(z) * y > 0
+    moved = problem.operator.apply(x - z)
+    assert moved[agreeing].abs().max() < 1e-12
+
+
+def test_noiseless_bits_through_a_gaussian_matrix_are_refused():
+    problem = Problem(OPERATORS["gaussian matrix"], channels.OneBit(sigma=0.0))
+    y, z = _instance(problem)
+    with pytest.raises(InputError, match="orthogonal rows"):
+        exact_step(problem, y, z, 1.0)
+
+
+@pytest.mark.parametrize("channel", ["one-bit", "logistic"])
+def test_adam_with_the_closed_form_gradient_walks_as_autograd_does(channel):
+    problem = Problem(OPERATORS["gaussian matrix"], CHANNELS[channel])
+    y, z = _instance(problem)
+    x = z.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([x], lr=0.25)
+    for _ in range(30):
+        optimizer.zero_grad()
+        _objective(problem, y, z, 0.4, x).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(adam_step(problem, y, z, 0.4, 30, 0.25), x.detach())
+
+
+def test_adam_never_beats_the_exact_step():
+    problem = Problem(OPERATORS["gaussian matrix"], CHANNELS["one-bit"])
+    y, z = _instance(problem)
+    for mu in (1e-3, 1.0, 50.0):
+        exact = _objective(problem, y, z, mu, exact_step(problem, y, z, mu))
+        adam = _objective(problem, y, z, mu, adam_step(problem, y, z, mu))
+        assert (exact <= adam + 1e-9).all()
+
+
+def test_momentum_steps_are_torchs_sgd_and_reach_the_least_squares_solution():
+    problem = Problem(OPERATORS["gaussian matrix"], channels.GaussianNoise(sigma=1.0))
+    y, z = _instance(problem)
+    x = z.clone().requires_grad_(True)
+    optimizer = torch.optim.SGD([x], lr=0.02, momentum=0.9)
+    for _ in range(25):
+        optimizer.zero_grad()
+        problem.nll(x, y).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(momentum_steps(problem, y, z, 25, 0.02), x.detach())
+    far = momentum_steps(problem, y, z, 5000, 0.02)
+    torch.testing.assert_close(problem.operator.apply(far), y, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,268 @@
+"""Solvers against posteriors that are known exactly, plain reimplementations, and themselves."""
+
+import math
+
+import pytest
+import torch
+
+from diffsplit import Problem, channels, operators
+from diffsplit.data_steps import adam_step
+from diffsplit.errors import DivergenceError, InputError
+from diffsplit.noise import randn_like
+from diffsplit.priors import GaussianMixturePrior, GaussianPrior, from_callable
+from diffsplit.schedules import ddpm_sigmas
+from diffsplit.solvers import DiffEP, DiffOneBit
+
+SHAPE = (3, 16, 16)
+SIZE = math.prod(SHAPE)
+
+
+def _seed(value=0):
+    return torch.Generator().manual_seed(value)
+
+
+def _operators(rows):
+    return {
+        "hadamard": operators.RandomizedTransform(SHAPE, rows=rows, seed=1),
+        "dct": operators.RandomizedTransform(SHAPE, rows=rows, seed=1, transform="dct"),
+        "gaussian": operators.GaussianMatrix(SHAPE, rows=rows, seed=1),
+    }
+
+
+def _smooth_prior():
+    """A Gaussian whose variances fall by a factor of a thousand: compressible, as images are."""
+    return GaussianPrior(SHAPE, 0.1, torch.logspace(0, -3, SIZE).view(SHAPE))
+
+
+def _exact_posterior(prior, operator, sigma, y):
+    """Mean and mean variance of x0 given y = A x0 + σ n, by linear algebra in float64."""
+    a = operator.apply(torch.eye(SIZE).view(SIZE, *SHAPE)).double().T
+    cov = torch.diag(prior.eigenvalues)
+    mean = prior.mean.view(SIZE)
+    gain = cov @ a.T @ torch.linalg.inv(a @ cov @ a.T + sigma**2 * torch.eye(len(a)))
+    x = mean + (y.double().flatten(1) - mean @ a.T) @ gain.T
+    return x.view(-1, *SHAPE), torch.trace(cov - gain @ a @ cov).item() / SIZE
+
+
+@pytest.mark.parametrize("kind", ["hadamard", "dct", "gaussian"])
+def test_diffep_finds_the_posterior_mean_and_variance_of_a_gaussian(kind):
+    prior, operator = _smooth_prior(), _operators(300)[kind]
+    problem = Problem(operator, channels.GaussianNoise(sigma=0.1))
+    x = prior.sample(8, _seed())
+    y = problem.measure(x, generator=_seed(1))
+    mean, variance = _exact_posterior(prior, operator, 0.1, y)
+    result = DiffEP(iterations=30, tolerance=1e-5)(problem, y, prior)
+    # the fixed point is exact as N → ∞; at N = 768 a tenth of the posterior's own spread is left
+    assert (result.image - mean).square().mean() < 0.02 * variance
+    assert result.trace["predicted_error"][-1].mean().item() == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["hadamard", "dct", "gaussian"])
+def test_diffep_is_exact_in_one_exchange_for_white_signals_and_orthogonal_rows(kind):
+    prior, operator = GaussianPrior(SHAPE, 0.0, 0.3), _operators(400)[kind]
+    problem = Problem(operator, channels.GaussianNoise(sigma=0.2))
+    x = prior.sample(4, _seed())
+    y = problem.measure(x, generator=_seed(1))
+    mean, variance = _exact_posterior(prior, operator, 0.2, y)
+    result = DiffEP(iterations=40, tolerance=1e-6)(problem, y, prior)
+    bound = 1e-9 if kind != "gaussian" else 0.01
+    assert (result.image - mean).square().mean() < bound * variance
+
+
+@pytest.mark.parametrize("kind", ["hadamard", "gaussian"])
+@pytest.mark.parametrize(
+    "channel",
+    [channels.OneBit(sigma=0.3), channels.OneBit(sigma=0.0), channels.Logistic()],
+    ids=["probit", "noiseless", "logistic"],
+)
+def test_the_noise_that_diffep_predicts_is_the_noise_there_is(kind, channel):
+    prior, operator = _smooth_prior(), _operators(500)[kind]
+    problem = Problem(operator, channel)
+    x = prior.sample(16, _seed())
+    y = problem.measure(x, generator=_seed(1))
+    result = DiffEP(iterations=25, tolerance=1e-4)(problem, y, prior)
+    true = (result.image - x).square().mean()
+    assert result.trace["predicted_error"][-1].mean().item() == pytest.approx(true.item(), rel=0.1)
+
+
+def test_one_bit_recovery_of_a_mixture_finds_the_right_component():
+    means = torch.where(torch.rand((5, *SHAPE), generator=_seed(3)) < 0.5, -0.5, 0.5)
+    prior = GaussianMixturePrior(means, [0.01] * 5)
+    problem = Problem(_operators(200)["gaussian"], channels.OneBit(sigma=0.5))
+    x = prior.sample(10, _seed())
+    y = problem.measure(x, generator=_seed(1))
+    nearest = torch.cdist(x.flatten(1), means.flatten(1)).argmin(1)
+    found = DiffEP()(problem, y, prior).image
+    assert (torch.cdist(found.flatten(1), means.flatten(1)).argmin(1) == nearest).all()
+
+
+def test_posterior_samples_have_the_exact_mean_and_spread():
+    prior, operator = _smooth_prior(), _operators(300)["hadamard"]
+    problem = Problem(operator, channels.GaussianNoise(sigma=0.1))
+    y = problem.measure(prior.sample(2, _seed()), generator=_seed(1))
+    mean, variance = _exact_posterior(prior, operator, 0.1, y)
+    # ancestral steps are too tight by about 2/steps: 60 of them leave a few percent
+    solver = DiffEP(iterations=30, tolerance=1e-5, samples=60, sample_steps=60)
+    result = solver(problem, y, prior, generator=_seed(2))
+    assert result.samples.shape == (60, 2, *SHAPE)
+    assert (result.samples.mean(0) - mean).square().mean() < 0.1 * variance
+    assert result.std.square().mean().item() == pytest.approx(variance, rel=0.1)
+
+
+def test_a_prior_without_an_error_curve_is_measured_by_its_divergence():
+    exact, problem = _smooth_prior(), Problem(_operators(300)["hadamard"], channels.OneBit(0.3))
+    blind = from_callable(exact.denoise, SHAPE, mean_square=exact.mean_square, bounds=None)
+    y = problem.measure(exact.sample(4, _seed()), generator=_seed(1))
+    solver = DiffEP(iterations=12, tolerance=1e-3)
+    known, estimated = solver(problem, y, exact), solver(problem, y, blind)
+    torch.testing.assert_close(
+        estimated.trace["predicted_error"][-1], known.trace["predicted_error"][-1], rtol=0.1, atol=0
+    )
+    assert estimated.nfe == 2 * len(estimated.trace)
+
+
+@pytest.mark.parametrize("zeta", [0.0, 0.3])
+@pytest.mark.parametrize("data_step", ["adam", "exact"])
+def test_diff_onebit_is_algorithm_1_and_2_as_the_paper_writes_them(zeta, data_step):
+    """A plain loop in the paper's variance-preserving letters, with a noise predictor ε_θ."""
+    prior = GaussianPrior((3, 4, 4), 0.0, 0.3)
+    operator = operators.RandomizedTransform((3, 4, 4), rows=30, seed=0)
+    problem, lam, steps = Problem(operator, channels.OneBit(sigma=0.5)), 0.05, 10
+    y = problem.measure(prior.sample(2, _seed()), generator=_seed(1))
+
+    levels = [ddpm_sigmas()[100 * k - 1] for k in range(1, steps + 1)]
+    alpha = [1.0] + [1 / math.sqrt(1 + s**2) for s in levels]
+    sigma = [0.0] + [s * a for s, a in zip(levels, alpha[1:], strict=True)]
+    generator = _seed(7)
+    x = randn_like(torch.zeros(2, 3, 4, 4), generator)
+    for k in range(steps, 0, -1):
+        ratio = sigma[k] / alpha[k]
+        eps = (x / alpha[k] - prior.denoise(x / alpha[k], ratio)) / ratio
+        z = (x - sigma[k] * eps) / alpha[k]
+        mu = lam * alpha[k] ** 2 / sigma[k] ** 2
+        if data_step == "adam":
+            x_hat = adam_step(problem, y, z, mu)
+        else:
+            c, s = 48 / 30, operator.apply(z)
+            x_hat = z + operator.adjoint(problem.channel.prox(s, y, mu / c) - s) / c
+        eps_hat = (x - alpha[k] * x_hat) / sigma[k]
+        noise = math.sqrt(1 - zeta) * eps_hat
+        if zeta:
+            noise = noise + math.sqrt(zeta) * randn_like(x, generator)
+        x = alpha[k - 1] * x_hat + sigma[k - 1] * noise
+
+    solver = DiffOneBit(steps=steps, lam=lam, zeta=zeta, data_step=data_step)
+    result = solver(problem, y, prior, generator=_seed(7))
+    torch.testing.assert_close(result.image, x, rtol=2e-3, atol=2e-3)
+    assert result.nfe == steps
+
+
+SOLVERS = {
+    "DiffEP": DiffEP(),
+    "DiffEP samples": DiffEP(output="sample", samples=2, sample_steps=4),
+    "DiffOneBit adam": DiffOneBit(steps=6, adam_steps=10),
+    "DiffOneBit exact": DiffOneBit(steps=6, data_step="exact", zeta=0.2),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("kind", ["hadamard", "gaussian"])
+def test_a_batch_recovers_what_its_images_recover_alone(name, kind):
+    prior = _smooth_prior()
+    problem = Problem(_operators(200)[kind], channels.OneBit(sigma=0.5))
+    y = problem.measure(prior.sample(3, _seed()), generator=_seed(1))
+    together = SOLVERS[name](problem, y, prior, generator=[_seed(i) for i in range(3)])
+    for i in range(3):
+        alone = SOLVERS[name](problem, y[i : i + 1], prior, generator=[_seed(i)])
+        torch.testing.assert_close(together.image[i : i + 1], alone.image, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_seed_gives_the_same_bits_twice_and_no_global_generator_is_touched(name):
+    prior = _smooth_prior()
+    problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
+    y = problem.measure(prior.sample(2, _seed()), generator=_seed(1))
+    state = torch.get_rng_state()
+    first = SOLVERS[name](problem, y, prior, generator=_seed(5))
+    second = SOLVERS[name](problem, y, prior, generator=_seed(5))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(state, torch.get_rng_state())
+    if name != "DiffEP":
+        other = SOLVERS[name](problem, y, prior, generator=_seed(6))
+        assert not torch.equal(first.image, other.image)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_trace_the_count_and_the_callback_tell_the_same_story(name):
+    prior = _smooth_prior()
+    problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
+    x = prior.sample(2, _seed())
+    y = problem.measure(x, generator=_seed(1))
+    seen = []
+    result = SOLVERS[name](problem, y, prior, callback=seen.append)
+    assert [step.index for step in seen] == list(range(len(result.trace)))
+    assert result.trace["sigma"].shape == (len(seen), 2)
+    last = seen[-1].image
+    torch.testing.assert_close(result.trace["misfit"][-1], problem.nll(last, y))
+    torch.testing.assert_close(
+        result.trace["sign_consistency"][-1], problem.sign_consistency(last, y)
+    )
+    sampling = result.samples.shape[0] * 4 if result.samples is not None else 0
+    assert result.nfe == len(seen) + sampling
+    assert not result.image.requires_grad and result.seconds > 0
+
+
+def test_diffep_stops_at_its_fixed_point():
+    prior = _smooth_prior()
+    problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
+    y = problem.measure(prior.sample(4, _seed()), generator=_seed(1))
+    short = DiffEP(iterations=40)(problem, y, prior)
+    long = DiffEP(iterations=40, tolerance=0.0)(problem, y, prior)
+    assert short.nfe < 20
+    assert short.nfe < long.nfe
+    gap = (short.image - long.image).square().mean() / long.trace["predicted_error"][-1].mean()
+    assert gap < 0.02
+
+
+def test_what_a_solver_cannot_do_it_refuses_with_a_reason():
+    prior = _smooth_prior()
+    noiseless = channels.OneBit(sigma=0.0)
+    y = torch.ones(1, 200)
+    with pytest.raises(InputError, match="gradient of the likelihood"):
+        DiffOneBit()(Problem(_operators(200)["gaussian"], noiseless), y, prior)
+    with pytest.raises(InputError, match="orthogonal rows"):
+        DiffOneBit(data_step="exact")(Problem(_operators(200)["gaussian"], noiseless), y, prior)
+    unknown = operators.from_matrix(torch.ones(5, SIZE) + torch.eye(5, SIZE), SHAPE)
+    with pytest.raises(InputError, match="DiffEP needs an operator"):
+        DiffEP()(Problem(unknown, channels.OneBit(sigma=0.5)), torch.ones(1, 5), prior)
+    problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
+    with pytest.raises(InputError, match=r"\(B, 200\) were expected"):
+        DiffEP()(problem, torch.ones(1, 201), prior)
+    with pytest.raises(InputError, match="NaN"):
+        DiffEP()(problem, torch.full((1, 200), math.nan), prior)
+    with pytest.raises(InputError, match="prior knows images of shape"):
+        DiffEP()(problem, y, GaussianPrior((3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DiffEP(iterations=0),
+        lambda: DiffEP(damping=1.0),
+        lambda: DiffEP(output="both"),
+        lambda: DiffOneBit(lam=0.0),
+        lambda: DiffOneBit(zeta=1.5),
+        lambda: DiffOneBit(steps=0),
+        lambda: DiffOneBit(data_step="magic"),
+    ],
+)
+def test_impossible_parameters_are_refused(make):
+    with pytest.raises(InputError):
+        make()
+
+
+def test_a_result_that_is_not_finite_is_an_error_and_not_an_image():
+    problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
+    broken = from_callable(lambda x, s: x * math.nan, SHAPE)
+    with pytest.raises(DivergenceError, match="finite"):
+        DiffOneBit(steps=2)(problem, torch.ones(1, 200), broken)
