@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from common import cats, interleave, machine, one_bit
 
@@ -20,7 +22,7 @@ def main() -> None:
             steps = {"exact": exact_step, "adam": adam_step}
             with torch.no_grad():
                 seconds = interleave(
-                    {name: lambda f=f: f(problem, y, z, mu) for name, f in steps.items()}, 3
+                    {name: partial(step, problem, y, z, mu) for name, step in steps.items()}, 3
                 )
                 value = {}
                 for name, step in steps.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from common import cats, interleave, machine, one_bit
 
@@ -23,7 +25,7 @@ def main() -> None:
             y = problem.measure(x, generator=torch.Generator().manual_seed(0))
             first = {name: solver(problem, y, prior) for name, solver in solvers.items()}
             runs = {
-                name: lambda solver=solver: solver(problem, y, prior)
+                name: partial(solver, problem, y, prior)
                 for name, solver in solvers.items()
                 if rows == 768 or name == "DiffEP"
             }
@@ -37,8 +39,9 @@ def main() -> None:
             for name in runs:
                 print(
                     f"{kind:9} M={rows:<5} {name:18} {seconds[name]:6.2f} s, "
-                    f"{first[name].nfe:3} evaluations, PSNR {psnr(first[name].image, x).mean():5.2f}"
-                    f", {seconds[name] / seconds['DiffEP']:5.1f} × DiffEP"
+                    f"{first[name].nfe:3} evaluations, "
+                    f"PSNR {psnr(first[name].image, x).mean():5.2f}, "
+                    f"{seconds[name] / seconds['DiffEP']:5.1f} × DiffEP"
                 )
             print(
                 f"{kind:9} M={rows:<5} DiffEP is {seconds['DiffEP'] / seconds['bare']:.2f} × its "

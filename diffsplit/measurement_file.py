@@ -113,7 +113,9 @@ def load(path: str | os.PathLike[str]) -> Measurement:
         operator = operators.from_config(header["operator"])
         fingerprint = operator.fingerprint()
     except (InputError, MemoryError) as error:
-        raise _refuse(path, f"its problem cannot be built ({error}); measure again") from error
+        raise _refuse(
+            path, f"its problem cannot be built ({str(error).rstrip('.')}); measure again"
+        ) from error
     except Exception as error:  # a stranger's config may break a constructor in any way
         raise _refuse(path, f"its problem makes no sense ({error!r}); measure again") from error
     if list(operator.shape_in) != header["image_shape"]:
@@ -128,8 +130,11 @@ def load(path: str | os.PathLike[str]) -> Measurement:
         )
     problem = Problem(operator, channel)
     y = _decode(path, header, payload, problem)
-    problem.check(y)
-    channel.check(y)
+    try:
+        problem.check(y)
+        channel.check(y)
+    except InputError as error:
+        raise _refuse(path, str(error).rstrip(".")) from error
     return Measurement(problem, y, header["facts"])
 
 

@@ -10,9 +10,14 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.operators import (
+    Blur,
+    ChannelMix,
+    Downsample,
     FunctionOperator,
     GaussianMatrix,
     Gram,
+    Grayscale,
+    Identity,
     IIDRows,
     LinearOperator,
     MatrixOperator,
@@ -65,11 +70,33 @@ SEEDED = {
     "scaled": lambda seed: -2.5 * RandomizedTransform(SHAPE, 40, seed),
     "stacked": lambda seed: Stacked(GaussianMatrix(SHAPE, 20, 4), PixelMask(SHAPE, 0.2, seed)),
     "stack-of-one": lambda seed: Stacked(PixelMask(SHAPE, 0.2, seed)),
+    "blur-motion": lambda seed: Blur.motion(SHAPE, 7, 0.5, seed),
+    "blur-motion-reflect": lambda seed: Blur.motion(SHAPE, 8, 0.5, seed, "reflect"),
 }
 NAMED = {name: (lambda build=build: build(1)) for name, build in SEEDED.items()} | {
     "mask-box": lambda: PixelMask.box(SHAPE, 1, 2, 5, 3),
     "mask-flat-bits": lambda: PixelMask.from_mask(_randn(8, 8) > 0, SHAPE),
     "mask-entry-bits": lambda: PixelMask.from_mask(_randn(*SHAPE) > 0),
+    "identity": lambda: Identity(SHAPE),
+    "identity-flat": lambda: Identity((7,)),
+    "average": lambda: Downsample((3, 8, 12), 4),
+    "bicubic": lambda: Downsample((3, 8, 12), 4, "bicubic"),
+    "bicubic-odd": lambda: Downsample((1, 9, 15), 3, "bicubic"),
+    "lanczos": lambda: Downsample((2, 8, 6), 2, "lanczos"),
+    "blur": lambda: Blur((2, 7, 9), _randn(4, 5)),
+    "blur-channels": lambda: Blur(SHAPE, _randn(3, 3, 8)),
+    "blur-reflect": lambda: Blur((2, 7, 9), _randn(7, 4), "reflect"),
+    "blur-reflect-channels": lambda: Blur(SHAPE, _randn(3, 5, 8), "reflect"),
+    "blur-gaussian": lambda: Blur.gaussian(SHAPE, size=7, std=1.2),
+    "blur-gaussian-reflect": lambda: Blur.gaussian(SHAPE, size=7, std=1.2, boundary="reflect"),
+    "blur-shift": lambda: Blur(SHAPE, torch.eye(3)[:1]),
+    "blur-of-one-pixel": lambda: Blur((1, 1, 5), torch.ones(1, 4), "reflect"),
+    "average-of-blur": lambda: Downsample(SHAPE, 2) @ Blur(SHAPE, _randn(3, 4, 4)),
+    "bicubic-of-blur": lambda: Downsample(SHAPE, 4, "bicubic") @ Blur.motion(SHAPE, 7, 0.5, 0),
+    "average-of-reflect": lambda: Downsample(SHAPE, 4) @ Blur(SHAPE, _randn(4, 4), "reflect"),
+    "grayscale": lambda: Grayscale(SHAPE),
+    "channel-mix": lambda: ChannelMix(SHAPE, _randn(2, 3)),
+    "channel-rotation": lambda: ChannelMix(SHAPE, torch.linalg.qr(_randn(3, 3)).Q),
 }
 EVERY = NAMED | {
     "function": lambda: FunctionOperator(_columns, SHAPE),
@@ -215,10 +242,32 @@ def test_functions_and_matrices_have_no_config(build):
         ("scaled", ScaledIdentity),
         ("stacked", Gram),
         ("stack-of-one", ScaledIdentity),
+        ("identity", ScaledIdentity),
+        ("average", ScaledIdentity),
+        ("bicubic", Gram),
+        ("blur", Gram),
+        ("blur-reflect", Gram),
+        ("blur-shift", ScaledIdentity),
+        ("average-of-blur", Gram),
+        ("grayscale", ScaledIdentity),
+        ("channel-mix", Gram),
+        ("channel-rotation", ScaledIdentity),
     ],
 )
-def test_algebra_states_no_more_of_the_gram_than_it_knows(name, kind):
-    assert type(SEEDED[name](0).gram) is kind
+def test_operators_state_no_more_of_the_gram_than_they_know(name, kind):
+    assert type(NAMED[name]().gram) is kind
+
+
+# All but the product with a reflecting blur, where it is estimated.
+EXACT = [n for n in NAMED if n.startswith(("blur", "bicubic", "lanczos", "channel", "average"))]
+EXACT.remove("average-of-reflect")
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_mean_of_the_gram_is_exact_for_restoration_operators(name):
+    operator = NAMED[name]()
+    mean = _dense(operator).square().sum() / operator.size_out
+    assert operator.gram.mean == pytest.approx(mean.item(), rel=1e-12)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Priors: closed forms against linear algebra, wrappers against the plain formulas of the models."""
+"""Priors: closed forms against linear algebra, wrappers against the models' own formulas."""
 
 import math
 
@@ -229,9 +229,12 @@ def test_wrong_shapes_are_refused_with_the_expected_shape():
 
 def test_the_error_curve_is_exact_at_its_knots_and_log_linear_between_them():
     curve = ErrorCurve((0.1, 1.0, 10.0), (1e-3, 1e-1, 0.2))
-    torch.testing.assert_close(curve(torch.tensor([0.1, 1.0, 10.0])), torch.tensor([1e-3, 0.1, 0.2]))
+    torch.testing.assert_close(
+        curve(torch.tensor([0.1, 1.0, 10.0])), torch.tensor([1e-3, 0.1, 0.2])
+    )
     assert curve(10**-0.5).item() == pytest.approx(1e-2, rel=1e-5)
-    assert curve(1e-9).item() == pytest.approx(1e-3) and curve(1e9).item() == pytest.approx(0.2)
+    assert curve(1e-9).item() == pytest.approx(1e-3)
+    assert curve(1e9).item() == pytest.approx(0.2)
     with pytest.raises(InputError):
         ErrorCurve((1.0, 0.1), (0.1, 0.1))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
+
+from diffsplit.noise import Generators
 
 __all__ = ["Channel", "Moments"]
 
@@ -21,8 +22,10 @@ class Moments(NamedTuple):
 class Channel(ABC):
     """The likelihood of one measurement, applied elementwise: ℓ(s) = −log p(y | s).
 
-    Every method takes tensors of any shape that broadcast; ``s`` is in the units of A x, with x on
-    [-1, 1], and so is a noise level. All are finite and right far into the tails.
+    Every method takes float32 or float64 tensors of any shape that broadcast; ``s`` is in the units
+    of A x, with x on [-1, 1], and so is a noise level. All are finite and right far into the tails.
+    Autograd differentiates `nll`, `grad` and `prox` with respect to ``s`` or ``z``, but not the
+    posterior moments.
 
     Attributes:
         smooth: whether ℓ has a useful gradient (a noiseless quantizer's is 0 or undefined).
@@ -35,8 +38,12 @@ class Channel(ABC):
     outcomes: int | None = None
 
     @abstractmethod
-    def sample(self, s: Tensor, generator: torch.Generator) -> Tensor:
-        """y ~ p(y | s), shaped like ``s``. Noise is drawn on the generator's device."""
+    def sample(self, s: Tensor, generator: Generators) -> Tensor:
+        """y ~ p(y | s), shaped like ``s``. Noise is drawn on the generator's device.
+
+        Raises:
+            InputError: as many generators as there are images were expected.
+        """
 
     @abstractmethod
     def nll(self, s: Tensor, y: Tensor) -> Tensor:
@@ -85,3 +92,9 @@ class Channel(ABC):
     def sign_agreement(self, s: Tensor, y: Tensor) -> Tensor | None:
         """1 where the noiseless measurement of s would be y, else 0; None for a continuum."""
         return None
+
+    def check(self, y: Tensor) -> None:  # noqa: B027
+        """Raise InputError unless ``y`` are values that this channel can produce.
+
+        This waits for the device: call it once, where measurements come in.
+        """

@@ -10,7 +10,10 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import real
+from diffsplit.operators.fourier import FourierSpectrum, first_row
 from diffsplit.operators.gram import Gram, ScaledIdentity
+from diffsplit.operators.spectra import ScaledSpectrum
+from diffsplit.operators.spectrum import Spectrum
 
 __all__ = ["Composed", "Scaled", "Stacked", "mean_row_norm"]
 
@@ -38,6 +41,8 @@ def mean_row_norm(operator: LinearOperator, device: torch.device | None = None) 
 class Composed(LinearOperator):
     """``outer`` after ``inner``, also written ``outer @ inner``.
 
+    Two operators with a stride, such as a reduction after a circular blur, have a spectrum.
+
     Args:
         outer: takes what ``inner`` gives.
         inner: takes the images.
@@ -54,9 +59,13 @@ class Composed(LinearOperator):
             )
         self.outer, self.inner = outer, inner
         self.shape_in, self.shape_out = inner.shape_in, outer.shape_out
+        if outer.stride is not None and inner.stride is not None:
+            self.stride = outer.stride * inner.stride
         if isinstance(inner.gram, ScaledIdentity):  # then A Aᵀ = c · outer outerᵀ
             kind = ScaledIdentity if isinstance(outer.gram, ScaledIdentity) else Gram
             self.gram = kind(outer.gram.mean * inner.gram.mean)
+        elif self.stride is not None:
+            self.gram = Gram(float(first_row(self).square().sum()) / self.shape_in[0])
         else:
             self.gram = Gram(mean_row_norm(self, self._device()))
 
@@ -65,6 +74,13 @@ class Composed(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
+
+    @property
+    def has_spectrum(self) -> bool:
+        return self.stride is not None
+
+    def _make_spectrum(self) -> Spectrum:
+        return FourierSpectrum(self)
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -99,12 +115,20 @@ class Scaled(LinearOperator):
         self.operator = operator
         self.shape_in, self.shape_out = operator.shape_in, operator.shape_out
         self.gram = operator.gram.scaled(self.factor)
+        self.stride = operator.stride
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.operator.apply(x) * self.factor
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.operator.adjoint(y) * self.factor
+
+    @property
+    def has_spectrum(self) -> bool:
+        return self.operator.has_spectrum
+
+    def _make_spectrum(self) -> Spectrum:
+        return ScaledSpectrum(self.operator.spectrum(), self.factor)
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None

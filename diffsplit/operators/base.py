@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.operators.checks import check_batch
 from diffsplit.operators.differentiable import linear
-from diffsplit.operators.gram import Gram
+from diffsplit.operators.gram import Gram, ScaledIdentity
+from diffsplit.operators.spectrum import Spectrum
 
 __all__ = ["LinearOperator"]
 
@@ -27,11 +28,16 @@ class LinearOperator(ABC):
         shape_in: shape of one image; N is its size.
         shape_out: shape of one measurement; M is its size.
         gram: what is known of A Aᵀ, which decides how fast a data step can be.
+        stride: k, if A maps each channel of ``(C, H, W)`` by itself to ``(H/k, W/k)`` and a
+            circular shift of the image by k pixels shifts the measurement by one; else None.
     """
 
     shape_in: tuple[int, ...]
     shape_out: tuple[int, ...]
     gram: Gram
+    stride: int | None = None
+    _norm: float | None = None
+    _known_spectrum: tuple[torch.device, Spectrum] | None = None
 
     @abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
@@ -53,7 +59,7 @@ class LinearOperator(ABC):
         Raises:
             InputError: ``x`` has another shape, or is not of floats.
         """
-        _check(x, self.shape_in, "the operator takes images")
+        check_batch(x, self.shape_in, "the operator takes images")
         return linear(x, self._apply, self._adjoint)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -62,7 +68,7 @@ class LinearOperator(ABC):
         Raises:
             InputError: ``y`` has another shape, or is not of floats.
         """
-        _check(y, self.shape_out, "the adjoint takes measurements")
+        check_batch(y, self.shape_out, "the adjoint takes measurements")
         return linear(y, self._adjoint, self._apply)
 
     __call__ = apply
@@ -76,6 +82,50 @@ class LinearOperator(ABC):
     def size_out(self) -> int:
         """M, the number of measurements."""
         return math.prod(self.shape_out)
+
+    @property
+    def has_spectrum(self) -> bool:
+        """Whether `spectrum` has an answer."""
+        return type(self)._make_spectrum is not LinearOperator._make_spectrum
+
+    def _make_spectrum(self) -> Spectrum:
+        """The decomposition, on the device of the operator, where there is one."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def spectrum(self) -> Spectrum:
+        """The singular value decomposition, built at the first call and kept.
+
+        Raises:
+            InputError: it is not cheap.
+        """
+        if not self.has_spectrum:
+            raise InputError(
+                f"{type(self).__name__} has no cheap singular value decomposition; use a solver "
+                "that needs A and its adjoint alone, or from_matrix for a small operator."
+            )
+        device = self._device()
+        if self._known_spectrum is None or self._known_spectrum[0] != device:
+            with torch.inference_mode(False):
+                self._known_spectrum = device, self._make_spectrum()
+        return self._known_spectrum[1]
+
+    def norm(self) -> float:
+        """‖A‖, the largest singular value, found at the first call and kept.
+
+        It is exact where the Gram or the spectrum is known, and otherwise a lower bound from an
+        iteration with a fixed seed, usually right to 1e-4.
+        """
+        if self._norm is None:
+            if isinstance(self.gram, ScaledIdentity):
+                self._norm = math.sqrt(self.gram.mean)
+            elif self.has_spectrum:
+                self._norm = float(self.spectrum().singular_values.max())
+            else:
+                from diffsplit.operators.norm import lanczos_norm
+
+                self._norm = lanczos_norm(self)
+        return self._norm
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -103,13 +153,16 @@ class LinearOperator(ABC):
 
     def _device(self) -> torch.device:
         """Where the stored tensors are, its own or those of an operator inside; else the CPU."""
+        cpu = torch.device("cpu")
         for value in vars(self).values():
-            if isinstance(value, Tensor):
-                return value.device
             for part in value if isinstance(value, tuple) else (value,):
-                if isinstance(part, LinearOperator):
-                    return part._device()
-        return torch.device("cpu")
+                if isinstance(part, Tensor):
+                    device = part.device
+                else:
+                    device = part._device() if isinstance(part, LinearOperator) else cpu
+                if device != cpu:  # parts that follow their input state no place of their own
+                    return device
+        return cpu
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         from diffsplit.operators.algebra import Composed
@@ -120,14 +173,3 @@ class LinearOperator(ABC):
         from diffsplit.operators.algebra import Scaled
 
         return Scaled(self, factor)
-
-
-def _check(x: Tensor, shape: Sequence[int], what: str) -> None:
-    if tuple(x.shape[1:]) != tuple(shape):
-        sizes = ", ".join(map(str, shape))
-        raise InputError(
-            f"{what} of shape (B, {sizes}), not {tuple(x.shape)}; "
-            "reshape the input or build the operator for its shape."
-        )
-    if not x.is_floating_point():
-        raise InputError(f"{what} of floats, not {x.dtype}; convert the input with .float().")

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["MAX_SIZE", "brief", "integer", "real", "seeded", "shape_of"]
+__all__ = ["MAX_SIZE", "brief", "check_batch", "integer", "real", "seeded", "shape_of"]
 
 MAX_SIZE = 2**26
 """The largest number of entries of one image."""
@@ -88,3 +89,19 @@ def seeded(seed: Any) -> tuple[int, torch.Generator]:
     """
     seed = integer(seed, "a seed", 0, 2**32 - 1)
     return seed, torch.Generator().manual_seed(seed)
+
+
+def check_batch(x: Tensor, shape: Sequence[int], what: str) -> None:
+    """Refuse a batch whose entries are not of ``shape``, or no floats.
+
+    Raises:
+        InputError: with ``what`` as its start, such as "the operator takes images".
+    """
+    if tuple(x.shape[1:]) != tuple(shape):
+        sizes = ", ".join(map(str, shape))
+        raise InputError(
+            f"{what} of shape (B, {sizes}), not {tuple(x.shape)}; "
+            "reshape the input or build the operator for its shape."
+        )
+    if not x.is_floating_point():
+        raise InputError(f"{what} of floats, not {x.dtype}; convert the input with .float().")

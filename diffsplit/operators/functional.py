@@ -14,9 +14,12 @@ from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import shape_of
 from diffsplit.operators.dense import multiply, multiply_transposed
 from diffsplit.operators.gram import Gram
+from diffsplit.operators.spectra import MatrixSpectrum
+from diffsplit.operators.spectrum import Spectrum
 
 __all__ = ["FunctionOperator", "MatrixOperator", "from_function", "from_matrix"]
 
+_MAX_UNKNOWNS = 4096  # up to here a dense decomposition fits memory and patience
 _TOLERANCE = 1e-3  # float32 through a long chain of operations stays well below
 
 
@@ -129,6 +132,8 @@ class FunctionOperator(LinearOperator):
 class MatrixOperator(LinearOperator):
     """A dense matrix. Products are computed in the wider dtype of matrix and image.
 
+    With at most 4096 columns it has a spectrum, by a dense decomposition in float64.
+
     Args:
         matrix: ``(M, N)``, floats.
         shape_in: shape of one image, with N entries; ``(N,)`` if None.
@@ -162,11 +167,19 @@ class MatrixOperator(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
 
+    @property
+    def has_spectrum(self) -> bool:
+        return self.size_in <= _MAX_UNKNOWNS
+
+    def _make_spectrum(self) -> Spectrum:
+        return MatrixSpectrum(self.matrix, self.shape_in, self.shape_out)
+
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> MatrixOperator:
         """Move the matrix, and store it in ``dtype``."""
         self.matrix = self.matrix.to(device=device, dtype=dtype)
+        self._known_spectrum = None  # it may have been of another rounding
         return self
 
 

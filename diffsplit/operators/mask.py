@@ -15,6 +15,8 @@ from diffsplit.errors import InputError
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import brief, integer, real, seeded, shape_of
 from diffsplit.operators.gram import ScaledIdentity
+from diffsplit.operators.spectra import SelectedRows
+from diffsplit.operators.spectrum import Spectrum
 
 __all__ = ["PixelMask"]
 
@@ -143,6 +145,12 @@ class PixelMask(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         image = y.new_zeros(len(y), self.size_in)
         return image.index_copy(1, self._index, y).reshape(-1, *self.shape_in)
+
+    def _make_spectrum(self) -> Spectrum:
+        shape = self.shape_in
+        return SelectedRows(
+            shape, self._index, 1.0, lambda x: x.flatten(1), lambda c: c.reshape(-1, *shape)
+        )
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None

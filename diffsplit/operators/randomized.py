@@ -14,6 +14,8 @@ from diffsplit.errors import InputError
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import brief, integer, seeded, shape_of
 from diffsplit.operators.gram import ScaledIdentity
+from diffsplit.operators.spectra import SelectedRows
+from diffsplit.operators.spectrum import Spectrum
 from diffsplit.operators.transforms import dct, hadamard, idct
 
 __all__ = ["RandomizedTransform"]
@@ -62,17 +64,28 @@ class RandomizedTransform(LinearOperator):
         self._signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
         self._rows = torch.randperm(size, generator=generator)[:rows].sort().values
 
-    def _apply(self, x: Tensor) -> Tensor:
+    def _transformed(self, x: Tensor) -> Tensor:
+        """T S P x, ``(B, N)``."""
         mixed = x.flatten(1).index_select(1, self._permutation) * self._signs
-        transformed = dct(mixed) if self.transform == "dct" else _mixed_hadamard(mixed)
-        return transformed.index_select(1, self._rows) * math.sqrt(self.gram.mean)
+        return dct(mixed) if self.transform == "dct" else _mixed_hadamard(mixed)
+
+    def _restored(self, c: Tensor) -> Tensor:
+        """The inverse and transpose of `_transformed`."""
+        mixed = idct(c) if self.transform == "dct" else _mixed_hadamard(c, True)
+        image = (mixed * self._signs).index_select(1, self._inverse)
+        return image.reshape(-1, *self.shape_in)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._transformed(x).index_select(1, self._rows) * math.sqrt(self.gram.mean)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         spectrum = y.new_zeros(len(y), self.size_in)
         spectrum = spectrum.index_copy(1, self._rows, y * math.sqrt(self.gram.mean))
-        mixed = idct(spectrum) if self.transform == "dct" else _mixed_hadamard(spectrum, True)
-        image = (mixed * self._signs).index_select(1, self._inverse)
-        return image.reshape(-1, *self.shape_in)
+        return self._restored(spectrum)
+
+    def _make_spectrum(self) -> Spectrum:
+        gain = math.sqrt(self.gram.mean)
+        return SelectedRows(self.shape_in, self._rows, gain, self._transformed, self._restored)
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None

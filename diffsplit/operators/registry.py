@@ -12,8 +12,13 @@ import torch
 from diffsplit.errors import InputError
 from diffsplit.operators.algebra import Composed, Scaled, Stacked
 from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.blur import Blur
+from diffsplit.operators.blur_kernels import decoded_kernel
 from diffsplit.operators.checks import MAX_SIZE, brief, integer, shape_of
+from diffsplit.operators.color import ChannelMix, Grayscale
+from diffsplit.operators.downsample import Downsample
 from diffsplit.operators.gaussian import MAX_ENTRIES, GaussianMatrix
+from diffsplit.operators.identity import Identity
 from diffsplit.operators.mask import PixelMask
 from diffsplit.operators.randomized import RandomizedTransform
 
@@ -114,6 +119,35 @@ def _mask(config: dict[str, Any], device: torch.device, budget: _Budget) -> Line
     return PixelMask(**_entries(config, budget, "shape fraction seed", "channels_apart")).to(device)
 
 
+def _identity(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
+    return Identity(**_entries(config, budget, "shape")).to(device)
+
+
+def _downsample(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
+    return Downsample(**_entries(config, budget, "shape factor", "kernel")).to(device)
+
+
+def _blur(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
+    if "std" in config:
+        blur = Blur.gaussian(**_entries(config, budget, "shape size std", "boundary"))
+    elif "seed" in config:
+        blur = Blur.motion(**_entries(config, budget, "shape size intensity seed", "boundary"))
+    else:
+        entries = _entries(config, budget, "shape kernel kernel_shape", "boundary")
+        shape = shape_of(entries["shape"], ndim=3)
+        entries["kernel"] = decoded_kernel(entries["kernel"], entries.pop("kernel_shape"), shape)
+        blur = Blur(**entries)
+    return blur.to(device)
+
+
+def _grayscale(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
+    return Grayscale(**_entries(config, budget, "shape")).to(device)
+
+
+def _channel_mix(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
+    return ChannelMix(**_entries(config, budget, "shape matrix")).to(device)
+
+
 def _composed(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
     entries = _entries(config, budget, "outer inner")
     inner = _build(entries["inner"], device, budget)
@@ -136,6 +170,11 @@ _KINDS: dict[str, Callable[[dict[str, Any], torch.device, _Budget], LinearOperat
     "gaussian": _gaussian,
     "randomized": _randomized,
     "mask": _mask,
+    "identity": _identity,
+    "downsample": _downsample,
+    "blur": _blur,
+    "grayscale": _grayscale,
+    "channel_mix": _channel_mix,
     "composed": _composed,
     "scaled": _scaled,
     "stacked": _stacked,

@@ -73,8 +73,8 @@ class DiffusersPrior(Prior):
         level = sigma.view(-1, 1, 1, 1)
         alpha = (1 + level.square()).rsqrt()
         scaled = (alpha * x).to(self.unet.dtype)
-        output = self.unet(scaled, self.timestep(sigma), return_dict=False)[0]
-        output = output[:, : self.shape[0]].to(x.dtype)
+        full = self.unet(scaled, self.timestep(sigma), return_dict=False)[0]
+        output: Tensor = full[:, : self.shape[0]].to(x.dtype)
         if self.prediction == "epsilon":
             return x - level * output
         if self.prediction == "v_prediction":

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.images import atomic_write
+from diffsplit.images import atomic_write, usual_mode
 from diffsplit.priors.base import Prior
 from diffsplit.priors.error_curve import ErrorCurve
 
@@ -144,6 +144,8 @@ class EDMPrior(Prior):
         copy = UNet2DModel.from_config(self.unet.config)
         copy.load_state_dict(self.unet.state_dict())
         (copy.half() if half else copy).save_pretrained(folder / "unet")
+        for file in (folder / "unet").iterdir():
+            usual_mode(file)
         EDMEulerScheduler(
             sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
         ).save_pretrained(folder / "scheduler")

@@ -71,7 +71,7 @@ def measure_error(
     errors = []
     for sigma in sigmas:
         total = 0.0
-        for x in images.split(batch):
+        for x in torch.split(images, batch):
             noise = torch.randn(x.shape, generator=generator, device=generator.device)
             noisy = x + sigma * noise.to(x)
             total += (prior.clip(prior.denoise(noisy, sigma)) - x).square().sum().item()

@@ -67,6 +67,4 @@ def from_callable(
         bounds: range of a clean image's entries, or None.
         device: where the denoiser computes.
     """
-    return CallablePrior(
-        denoiser, shape, sigma_min, sigma_max, mean_square, error, bounds, device
-    )
+    return CallablePrior(denoiser, shape, sigma_min, sigma_max, mean_square, error, bounds, device)

@@ -45,6 +45,8 @@ class GaussianPrior(Prior):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         size = math.prod(self.shape)
         self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(self.shape).flatten()
+        self.eigenvalues: Tensor
+        self.basis: Tensor | None
         matrix = torch.as_tensor(covariance, dtype=torch.float64)
         if matrix.shape == (size, size) and matrix.shape != self.shape:
             self.eigenvalues, self.basis = torch.linalg.eigh(matrix)

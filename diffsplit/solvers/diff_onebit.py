@@ -12,6 +12,7 @@ x = √(1 + σ_K²) n, for k = K … 1:
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -83,7 +84,7 @@ class DiffOneBit(Solver):
     ) -> Answer:
         sigmas = ddpm_grid(self.steps)
         x = math.sqrt(1 + sigmas[0] ** 2) * randn_like(zeros_for(y, prior), generator)
-        for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
+        for sigma, sigma_next in itertools.pairwise(sigmas):
             z = prior.denoise(x, sigma)
             x_hat = self._data_step(problem, y, z, self.lam / sigma**2)
             n_hat = (x - x_hat) / sigma

@@ -52,9 +52,9 @@ class MeasurementModule(ABC):
 class OrthogonalModule(MeasurementModule):
     """A Aᵀ = c I, δ = M/N. From (x2, v2), extrinsic of the denoiser:
 
-        p = A x2,  τ = c v2,  g, h = moments of the channel
-        posterior after the data:  x2 + v2 Aᵀg, with variance v2 (1 − δ τ h̄)
-        r = x2 + (v2/a) Aᵀg,  v1 = v2 (1 − a)/a,  a = δ τ h̄
+    p = A x2,  τ = c v2,  g, h = moments of the channel
+    posterior after the data:  x2 + v2 Aᵀg, with variance v2 (1 − δ τ h̄)
+    r = x2 + (v2/a) Aᵀg,  v1 = v2 (1 − a)/a,  a = δ τ h̄
     """
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
@@ -87,8 +87,8 @@ class OrthogonalModule(MeasurementModule):
 class IIDModule(MeasurementModule):
     """Entries i.i.d. with variance γ/M, c̄ = γ N/M:
 
-        τ = c̄ t,  p = A x̂ − τ g_before,  g, h = moments of the channel
-        v1 = 1/(γ h̄),  r = x̂ + v1 Aᵀg
+    τ = c̄ t,  p = A x̂ − τ g_before,  g, h = moments of the channel
+    v1 = 1/(γ h̄),  r = x̂ + v1 Aᵀg
     """
 
     def __init__(self, problem: Problem, y: Tensor) -> None:

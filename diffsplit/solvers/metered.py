@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 
 from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.spectrum import Spectrum
 from diffsplit.priors.base import Prior
 
 __all__ = ["MeteredOperator", "MeteredPrior"]
 
 
 class MeteredOperator(LinearOperator):
-    """An operator that counts applications of A and Aᵀ in ``calls``."""
+    """An operator that counts applications of A and Aᵀ in ``calls``.
+
+    Transforms of its spectrum are not counted: one application is worth two of them.
+    """
 
     def __init__(self, operator: LinearOperator) -> None:
         self.operator = operator
@@ -27,6 +31,16 @@ class MeteredOperator(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         self.calls += 1
         return self.operator.adjoint(y)
+
+    @property
+    def has_spectrum(self) -> bool:
+        return self.operator.has_spectrum
+
+    def spectrum(self) -> Spectrum:
+        return self.operator.spectrum()
+
+    def norm(self) -> float:
+        return self.operator.norm()
 
 
 class MeteredPrior(Prior):

@@ -6,7 +6,6 @@ import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +15,8 @@ from diffsplit.images import atomic_write
 __all__ = ["Callback", "Recovery", "Step", "Trace"]
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """What a callback sees after each step.
 
     Attributes:

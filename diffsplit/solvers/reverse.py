@@ -15,6 +15,7 @@ with the last evaluation D₋ and its h₋, at no further cost.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -49,7 +50,7 @@ def reverse_diffusion(
     column = (-1,) + (1,) * (x.ndim - 1)
     levels = [torch.as_tensor(s, dtype=x.dtype, device=x.device).view(column) for s in sigmas]
     before: tuple[Tensor, Tensor] | None = None
-    for i, (now, after) in enumerate(zip(levels, levels[1:], strict=False)):
+    for i, (now, after) in enumerate(itertools.pairwise(levels)):
         clean = prior.clip(prior.denoise(x, now.flatten()))
         ratio = after / now
         width = -ratio.log()

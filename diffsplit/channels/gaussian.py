@@ -1,0 +1,87 @@
+"""Real measurements in Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsplit.channels.base import Channel, Moments
+from diffsplit.channels.parameters import non_negative
+from diffsplit.channels.tensors import like
+from diffsplit.errors import InputError
+from diffsplit.noise import Generators, randn_like
+
+__all__ = ["GaussianNoise"]
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Channel):
+    """y = s + σ n, n ~ N(0, 1).
+
+    With σ = 0 the measurement is exact: `prox` and `moments` return it, `nll` is 0 where s = y and
+    infinite elsewhere, and there is no gradient.
+
+    Attributes:
+        sigma: σ ≥ 0, in the units of s = A x with x on [-1, 1].
+
+    Raises:
+        InputError: σ is negative or not finite; or a gradient is asked for with σ = 0.
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
+        object.__setattr__(self, "smooth", self.sigma > 0)
+
+    def sample(self, s: Tensor, generator: Generators) -> Tensor:
+        return s + self.sigma * randn_like(s, generator)
+
+    def nll(self, s: Tensor, y: Tensor) -> Tensor:
+        residual = s - y
+        if self.sigma == 0:
+            return torch.zeros_like(residual).masked_fill(residual != 0, torch.inf)
+        normalizer = math.log(self.sigma) + 0.5 * math.log(2 * math.pi)
+        return 0.5 * (residual / self.sigma).square() + normalizer
+
+    def grad(self, s: Tensor, y: Tensor) -> Tensor:
+        self._need_noise()
+        return (s - y) / self.sigma / self.sigma
+
+    def curvature(self, s: Tensor, y: Tensor) -> Tensor:
+        self._need_noise()
+        return torch.ones_like(s - y) / self.sigma / self.sigma
+
+    def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
+        """(y + μ σ² z)/(1 + μ σ²)."""
+        kappa = like(mu, z) * self.sigma**2
+        return (y + kappa * z) / (1 + kappa)
+
+    def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
+        """(y − p)/(σ² + τ) and 1/(σ² + τ)."""
+        variance = self.sigma**2 + like(tau, p)
+        return (y - p) / variance, torch.ones_like(y - p) / variance
+
+    def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
+        """The product of two normal densities; exactly (y, 0) for σ = 0."""
+        tau = like(tau, p)
+        share = self.sigma**2 / (self.sigma**2 + tau)
+        mean = y + share * (p - y)
+        return Moments(mean, tau * share * torch.ones_like(mean))
+
+    def value(self, y: Tensor) -> Tensor:
+        return y
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "gaussian", "sigma": self.sigma}
+
+    def _need_noise(self) -> None:
+        if self.sigma == 0:
+            raise InputError(
+                "a noiseless measurement has no gradient; use the exact data step, "
+                "or give GaussianNoise a sigma above 0."
+            )

@@ -1,0 +1,81 @@
+"""The table that closes a recovery: how good, and at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from diffsplit.cli.common import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffsplit.problem import Problem
+
+__all__ = ["Row", "report"]
+
+
+class Row(NamedTuple):
+    """One method: means over the images, None where unknown."""
+
+    method: str
+    psnr: float | None
+    ssim: float | None
+    signs: float | None
+    nfe: int
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        problem: Problem,
+        y: Tensor,
+        image: Tensor,
+        truth: Tensor | None,
+        nfe: int,
+        seconds: float,
+    ) -> Row:
+        """Measure ``image``, clipped to [-1, 1] as a picture file would."""
+        from diffsplit.metrics import SSIM_WINDOW, psnr, ssim
+
+        shown = image.clamp(-1, 1)
+        distortion: float | None = None
+        similarity: float | None = None
+        if truth is not None:
+            truth = truth.to(shown)
+            distortion = psnr(shown, truth).mean().item()
+            if min(shown.shape[-2:]) >= SSIM_WINDOW:
+                similarity = ssim(shown, truth).mean().item()
+        signs = None
+        if problem.channel.outcomes is not None:
+            signs = problem.sign_consistency(shown, y).mean().item()
+        return cls(method, distortion, similarity, signs, nfe, seconds)
+
+
+def report(rows: Sequence[Row], title: str) -> None:
+    """Print the table; columns that nobody can fill are left out."""
+    table = Table(title=printable(title), title_justify="left")
+    table.add_column("method")
+    formats = {
+        "psnr": ("PSNR (dB)", "{:.2f}"),
+        "ssim": ("SSIM", "{:.3f}"),
+        "signs": ("sign consistency", "{:.1%}"),
+        "nfe": ("NFE", "{}"),
+        "seconds": ("seconds", "{:.1f}"),
+    }
+    shown = [key for key in formats if any(getattr(row, key) is not None for row in rows)]
+    for key in shown:
+        table.add_column(formats[key][0], justify="right")
+    for row in rows:
+        values = [(key, getattr(row, key)) for key in shown]
+        table.add_row(
+            printable(row.method),
+            *("–" if value is None else formats[key][1].format(value) for key, value in values),
+        )
+    console = Console()
+    console.print(table)
+    console.print("NFE: network evaluations per image.", style="dim")

@@ -1,0 +1,169 @@
+"""Convolution with a kernel, by the fast Fourier transform."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fft import irfft2, rfft2
+from torch.nn.functional import pad
+
+from diffsplit.errors import InputError
+from diffsplit.operators.blur_kernels import checked_kernel, gaussian_kernel
+from diffsplit.operators.checks import brief, integer, shape_of
+from diffsplit.operators.constants import Constants, PortableOperator
+from diffsplit.operators.fourier import FourierSpectrum
+from diffsplit.operators.gram import Gram, ScaledIdentity
+from diffsplit.operators.motion_kernel import motion_kernel
+from diffsplit.operators.reflected import fast_length, fold, mean_square_of_rows
+from diffsplit.operators.spectrum import Spectrum
+
+__all__ = ["Blur"]
+
+
+class Blur(PortableOperator):
+    """y(i) = Σ_t k(t) x(i − t + c), with the center c at index (h // 2, w // 2) of the kernel.
+
+    Beyond the edges the image goes on at the other side ("circular", which has a spectrum) or as
+    its mirror image without repeated edge pixels ("reflect").
+
+    Args:
+        shape: ``(C, H, W)``.
+        kernel: ``(h, w)`` for all channels or ``(C, h, w)``, h ≤ H, w ≤ W; used as it is, in
+            float32 precision.
+        boundary: "circular" or "reflect".
+
+    Attributes:
+        kernel: ``(1, h, w)`` or ``(C, h, w)``, float64 on the CPU.
+
+    Raises:
+        InputError: bad arguments, or a kernel that is all zero or not finite.
+    """
+
+    def __init__(self, shape: Sequence[int], kernel: Tensor, boundary: str = "circular") -> None:
+        shape = shape_of(shape, ndim=3)
+        kernel = checked_kernel(kernel, shape)
+        data = kernel.numpy().astype("<f4").tobytes()
+        size = list(kernel.shape if len(kernel) > 1 else kernel.shape[1:])
+        choice = {"kernel": base64.b64encode(data).decode(), "kernel_shape": size}
+        self._keep(shape, kernel, boundary, choice)
+
+    @classmethod
+    def gaussian(
+        cls, shape: Sequence[int], size: int, std: float, boundary: str = "circular"
+    ) -> Blur:
+        """A Gaussian kernel of sum 1.
+
+        Args:
+            shape: ``(C, H, W)``.
+            size: pixels of a side of the kernel, up to the smaller side of the image.
+            std: standard deviation in pixels, above 0.
+            boundary: "circular" or "reflect".
+
+        Raises:
+            InputError: bad arguments.
+        """
+        shape, size = _fitting(shape, size)
+        kernel = gaussian_kernel(size, std)
+        return cls.__new__(cls)._keep(shape, kernel, boundary, {"size": size, "std": float(std)})
+
+    @classmethod
+    def motion(
+        cls,
+        shape: Sequence[int],
+        size: int,
+        intensity: float,
+        seed: int,
+        boundary: str = "circular",
+    ) -> Blur:
+        """Camera shake, a random curve of sum 1: see `operators.motion_kernel`.
+
+        Args:
+            shape: ``(C, H, W)``.
+            size: pixels of a side of the kernel, up to the smaller side of the image.
+            intensity: from 0, a straight line, to 1, violent shaking.
+            seed: from 0 to 2³² − 1.
+            boundary: "circular" or "reflect".
+
+        Raises:
+            InputError: bad arguments.
+        """
+        shape, size = _fitting(shape, size)
+        kernel = motion_kernel(size, intensity, seed)
+        choice = {"size": size, "intensity": float(intensity), "seed": int(seed)}
+        return cls.__new__(cls)._keep(shape, kernel[None], boundary, choice)
+
+    def _keep(
+        self, shape: tuple[int, ...], kernel: Tensor, boundary: str, choice: dict[str, Any]
+    ) -> Blur:
+        if boundary not in ("circular", "reflect"):
+            raise InputError(f'the boundary is "circular" or "reflect", not {brief(boundary)}.')
+        self.shape_in = self.shape_out = shape
+        self.kernel, self.boundary, self._choice = kernel, boundary, choice
+        _, h, w = kernel.shape
+        # Rows (before, after) and columns that the image grows by; the size that is transformed.
+        self._pads = [((n - 1) // 2, n // 2) if boundary == "reflect" else (0, 0) for n in (h, w)]
+        sides = [side + sum(pads) for side, pads in zip(shape[1:], self._pads, strict=True)]
+        if boundary == "reflect":
+            sides = [fast_length(side) for side in sides]
+        self._grid = (sides[0], sides[1])
+        response = torch.zeros(len(kernel), *self._grid, dtype=torch.float64)
+        response[:, :h, :w] = kernel
+        response = response.roll((-(h // 2), -(w // 2)), (1, 2))
+        self._constants = Constants(transfer=rfft2(response))
+        energy = kernel.square().sum((1, 2))
+        if boundary == "circular":
+            self.stride = 1
+            one = bool((kernel != 0).sum((1, 2)).eq(1).all() and (energy == energy[0]).all())
+            self.gram = (ScaledIdentity if one else Gram)(float(energy.mean()))
+        else:
+            self.gram = Gram(mean_square_of_rows(kernel, shape[1:]))
+        return self
+
+    @property
+    def has_spectrum(self) -> bool:
+        return self.boundary == "circular"
+
+    def _make_spectrum(self) -> Spectrum:
+        return FourierSpectrum(self)
+
+    def _convolve(self, x: Tensor, transfer: Tensor) -> Tensor:
+        result: Tensor = irfft2(rfft2(x, self._grid) * transfer, self._grid)
+        return result
+
+    def _apply(self, x: Tensor) -> Tensor:
+        transfer = self._constants.like("transfer", x)
+        work = x.to(transfer.dtype.to_real())
+        if self.boundary == "circular":
+            return self._convolve(work, transfer).to(x.dtype)
+        (top, bottom), (left, right) = self._pads
+        _, height, width = self.shape_in
+        y = self._convolve(pad(work, (left, right, top, bottom), "reflect"), transfer)
+        return y[..., top : top + height, left : left + width].to(x.dtype)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        transfer = self._constants.like("transfer", y).conj()
+        work = y.to(transfer.dtype.to_real())
+        if self.boundary == "circular":
+            return self._convolve(work, transfer).to(y.dtype)
+        (top, _), (left, _) = self._pads
+        x = self._convolve(pad(work, (left, 0, top, 0)), transfer)
+        x = fold(x, *self._pads[0], self.shape_in[1], dim=-2)
+        return fold(x, *self._pads[1], self.shape_in[2], dim=-1).to(y.dtype)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": "blur",
+            "shape": list(self.shape_in),
+            **self._choice,
+            "boundary": self.boundary,
+        }
+
+
+def _fitting(shape: Sequence[int], size: int) -> tuple[tuple[int, ...], int]:
+    shape = shape_of(shape, ndim=3)
+    side = min(shape[1:])
+    return shape, integer(size, f"the size of a kernel for {side} pixels", 1, side)

@@ -1,0 +1,82 @@
+"""Camera shake: a random trajectory of the camera during the exposure, drawn as a blur kernel.
+
+After Boracchi and Foi, "Modeling the performance of image restoration from motion blur" (2012): a
+particle of constant speed, whose velocity is carried on by inertia, disturbed by white noise,
+pulled back to the start, and now and then thrown back by an impulse.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.operators.checks import integer, real, seeded
+
+__all__ = ["motion_kernel"]
+
+_STEPS = 2000
+_NOISE = 4.0  # standard deviation of the turns of the direction during the exposure, in radians
+_PULL = 20.0  # towards the start, per unit of distance; the path is of length 1
+_IMPULSES = 5.0  # expected number of them
+_SPREAD = 1.0  # of the direction after an impulse, in radians to either side of the way back
+
+
+def motion_kernel(size: int, intensity: float, seed: int) -> Tensor:
+    """A kernel ``(size, size)`` in float64: nonnegative, of sum 1, with its centroid in the center.
+
+    Args:
+        size: pixels of a side, 1 to 4096.
+        intensity: from 0, a straight line, to 1, violent shaking.
+        seed: from 0 to 2³² − 1.
+
+    Raises:
+        InputError: bad arguments.
+    """
+    size = integer(size, "the size of a motion kernel", 1, 4096)
+    intensity = real(intensity, "the intensity of camera shake")
+    if not 0 <= intensity <= 1:
+        raise InputError(f"the intensity of camera shake is from 0 to 1, not {intensity}.")
+    _, generator = seeded(seed)
+    share = 0.5 + 0.3 * float(torch.rand((), generator=generator, dtype=torch.float64))
+    # The more a path turns, the longer it must be for a blur of about the same extent.
+    path = _trajectory(intensity, generator) * size * share * (1 + 2 * intensity)
+    path = path - path.mean()
+    reach, room = float(torch.view_as_real(path).abs().max()), (size - 1) // 2
+    return _rasterized(path * min(1.0, room / reach), size)
+
+
+def _trajectory(intensity: float, generator: torch.Generator) -> Tensor:
+    """Positions ``(_STEPS + 1,)`` in the complex plane, at equal times, of a path of length 1."""
+    uniform = torch.rand(2 * _STEPS + 1, generator=generator, dtype=torch.float64).tolist()
+    normal = torch.randn(2 * _STEPS, generator=generator, dtype=torch.float64).tolist()
+    step = 1 / _STEPS
+    velocity = cmath.rect(1, 2 * math.pi * uniform[-1])
+    path = [0j]
+    for i in range(_STEPS):
+        noise = complex(normal[2 * i], normal[2 * i + 1])
+        force = _NOISE * math.sqrt(step) * noise - _PULL * step * path[-1]
+        velocity += intensity * force
+        if uniform[2 * i] < _IMPULSES * intensity * step:
+            velocity *= -cmath.rect(1, _SPREAD * (2 * uniform[2 * i + 1] - 1))
+        velocity /= abs(velocity)
+        path.append(path[-1] + step * velocity)
+    return torch.tensor(path, dtype=torch.complex128)
+
+
+def _rasterized(path: Tensor, size: int) -> Tensor:
+    """Time spent at each pixel; a point between four pixels counts for them bilinearly."""
+    kernel = torch.zeros(size * size, dtype=torch.float64)
+    rows, columns = path.imag + size // 2, path.real + size // 2
+    top, left = rows.floor(), columns.floor()
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = (1 - (rows - top - down).abs()) * (1 - (columns - left - right).abs())
+            # A neighbor beyond the last pixel has no weight.
+            row = (top + down).clamp(0, size - 1).long()
+            column = (left + right).clamp(0, size - 1).long()
+            kernel.index_add_(0, row * size + column, weight)
+    return (kernel / kernel.sum()).reshape(size, size)
