@@ -58,7 +58,7 @@ class Problem:
         return agreement.flatten(1).mean(1)
 
     def check(self, y: Tensor) -> None:
-        """Raise InputError unless ``y`` is a finite batch of this problem's measurements."""
+        """Raise InputError unless ``y`` is a finite batch of values that the channel can give."""
         shape = self.operator.shape_out
         if tuple(y.shape[1:]) != tuple(shape) or len(y) == 0:
             raise InputError(
@@ -67,3 +67,4 @@ class Problem:
             )
         if not bool(torch.isfinite(y).all()):
             raise InputError("the measurements hold NaN or infinity; measure again or mask them.")
+        self.channel.check(y)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ __all__ = ["TrainConfig", "train"]
 CHECKPOINT = "checkpoint.pt"
 LOG_SIGMA_MEAN, LOG_SIGMA_STD, UNIFORM_SHARE = -0.4, 1.4, 0.1
 WARMUP_STEPS = 100
+UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,11 @@ class _Run:
             self.generator.set_state(state["generator"].cpu())
             self.step = int(state["step"])
             return list(state["history"])
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (*UNREADABLE, KeyError, ValueError, TypeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"{path}: cannot be resumed from ({str(error).splitlines()[0]}); give the options "
-                "that the run was started with, or start afresh in another folder."
+                f"{path}: cannot be resumed from ({reason}); give the options that the run was "
+                "started with, or start afresh in another folder."
             ) from error
 
     @contextmanager
