@@ -36,7 +36,7 @@ def pictures(tmp_path):
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(pictures, tmp_path):
     whole = train(pictures, tmp_path / "whole", TrainConfig(images=24, **TINY), cpu=True)
 
-    class Interrupted(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     calls = []
@@ -44,7 +44,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(pictures, t
     def interrupt(*args, **kwargs):
         calls.append(1)
         if len(calls) == 4:
-            raise Interrupted
+            raise InterruptedRunError
         return original(*args, **kwargs)
 
     from diffsplit.training import train as module_function
@@ -53,7 +53,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(pictures, t
     original = _Run.update
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_Run, "update", interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             module_function(pictures, tmp_path / "cut", TrainConfig(images=24, **TINY), cpu=True)
     resumed = train(
         pictures, tmp_path / "cut", TrainConfig(images=24, **TINY), cpu=True, resume=True
