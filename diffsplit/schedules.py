@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 
 from diffsplit.errors import InputError
 
-__all__ = ["ddpm_grid", "ddpm_sigmas", "karras_grid"]
+__all__ = ["DECAYS", "ddpm_grid", "ddpm_sigmas", "decay", "karras_grid"]
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "linear": lambda u: u,
+    "constant": lambda u: 0.0,
+    "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
+    "biased-high": lambda u: u**2,
+    "biased-low": lambda u: 1 - (1 - u) ** 2,
+}
+"""How much of the way from start to end lies behind, at the share u of the rounds; see `decay`."""
 
 
 @lru_cache(maxsize=8)
@@ -25,19 +35,38 @@ def ddpm_sigmas(
     return tuple(((1 - alpha_bar) / alpha_bar).sqrt().tolist())
 
 
-def ddpm_grid(steps: int) -> list[float]:
-    """``steps`` levels of the DDPM grid, evenly spaced in t from 999 down, then 0.
+def ddpm_grid(steps: int, start: int = 1000) -> list[float]:
+    """``steps`` levels of the DDPM grid, evenly spaced in t from ``start`` − 1 down, then 0.
 
-    With K = ``steps`` the timesteps are round(1000 k/K) − 1 for k = K … 1: the spacing that keeps
-    the noisiest level and ends just above the clean image.
+    With K = ``steps`` and T = ``start`` the timesteps are round(T k/K) − 1 for k = K … 1: the
+    spacing that keeps the noisiest level and ends just above the clean image.
 
     Returns:
         ``steps + 1`` falling values; the last is 0.
     """
-    if not 1 <= steps <= 1000:
-        raise InputError(f"{steps} steps; the DDPM grid has 1 to 1000, so choose among those.")
+    if not 1 <= start <= 1000:
+        raise InputError(f"timestep {start}; the DDPM grid has 1 to 1000, so choose among those.")
+    if not 1 <= steps <= start:
+        raise InputError(f"{steps} steps; the DDPM grid has 1 to {start}, so choose among those.")
     sigmas = ddpm_sigmas()
-    return [sigmas[round(1000 * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
+    return [sigmas[round(start * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
+
+
+def decay(start: float, end: float, rounds: int, kind: str = "linear") -> list[float]:
+    """``rounds`` values from ``start`` to ``end``: what DCDP's purification strengths follow.
+
+    "linear" is the paper's choice; "constant" stays at ``start``; "cosine" is slow at both ends;
+    "biased-high" falls late and spends more rounds near ``start``, "biased-low" falls early.
+
+    Raises:
+        InputError: no such kind, or fewer than one round.
+    """
+    if kind not in DECAYS:
+        raise InputError(f"schedule {kind!r} is not known; one of {', '.join(DECAYS)} is.")
+    if rounds < 1:
+        raise InputError(f"{rounds} rounds; give at least 1.")
+    share = DECAYS[kind]
+    return [start + share(k / max(rounds - 1, 1)) * (end - start) for k in range(rounds)]
 
 
 def karras_grid(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> list[float]:

@@ -4,5 +4,15 @@ from diffsplit.data_steps.adam import adam_step
 from diffsplit.data_steps.exact import check_exact, exact_step
 from diffsplit.data_steps.momentum import momentum_steps
 from diffsplit.data_steps.newton import newton_step
+from diffsplit.data_steps.recurrence import CollapsedMomentum, collapsed_momentum, collapses
 
-__all__ = ["adam_step", "check_exact", "exact_step", "momentum_steps", "newton_step"]
+__all__ = [
+    "CollapsedMomentum",
+    "adam_step",
+    "check_exact",
+    "collapsed_momentum",
+    "collapses",
+    "exact_step",
+    "momentum_steps",
+    "newton_step",
+]

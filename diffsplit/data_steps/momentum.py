@@ -1,18 +1,61 @@
 """Gradient descent with momentum on the misfit alone (DCDP, Algorithm 1, line 3).
 
-    vel ← β vel + ∇ℓ(x),   x ← x − η vel,   from vel = 0
+    vel ← β vel + ∇f(x),   x ← x − η vel,   from vel = 0
 
-For a Gaussian channel with σ = 1 the gradient is Aᵀ(A x − y).
+With Gaussian noise f(x) = ½‖A x − y‖², whatever its level σ, as in the paper: σ would only rescale
+η. With any other channel f(x) = −log p(y | A x), and ∇f = Aᵀ ℓ'(A x). The gradient is written out,
+and no autograd graph is built. On a quadratic the iteration converges for η‖A‖² < 2(1 + β) and
+0 ≤ β < 1, and diverges beyond (Polyak 1964).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from diffsplit.channels.base import Channel
+from diffsplit.channels.gaussian import GaussianNoise
+from diffsplit.errors import InputError
+from diffsplit.operators.base import LinearOperator
 from diffsplit.problem import Problem
 
-__all__ = ["momentum_steps"]
+__all__ = [
+    "check_gradient",
+    "check_step_size",
+    "default_step_size",
+    "descend",
+    "misfit",
+    "misfit_grad",
+    "momentum_steps",
+]
+
+
+def misfit(channel: Channel, s: Tensor, y: Tensor) -> Tensor:
+    """−log p(y | s) summed per image ``(B,)``; ½‖s − y‖² where a noiseless y makes it infinite."""
+    if isinstance(channel, GaussianNoise) and channel.sigma == 0:
+        return 0.5 * (s - y).square().flatten(1).sum(1)
+    return channel.nll(s, y).flatten(1).sum(1)
+
+
+def misfit_grad(problem: Problem, x: Tensor, y: Tensor) -> Tensor:
+    """∇f(x) ``(B, *shape_in)``: Aᵀ(A x − y) with Gaussian noise, Aᵀ ℓ'(A x) otherwise."""
+    s = problem.operator.apply(x)
+    gaussian = isinstance(problem.channel, GaussianNoise)
+    return problem.operator.adjoint(s - y if gaussian else problem.channel.grad(s, y))
+
+
+def descend(
+    gradient: Callable[[Tensor], Tensor], x: Tensor, steps: int, step_size: float, momentum: float
+) -> Tensor:
+    """Where ``steps`` steps along ``-gradient`` from ``x`` end, with a fresh velocity."""
+    x, velocity = x.clone(), torch.zeros_like(x)
+    for _ in range(steps):
+        velocity.mul_(momentum).add_(gradient(x))
+        x.sub_(velocity, alpha=step_size)
+    return x
 
 
 def momentum_steps(
@@ -27,8 +70,41 @@ def momentum_steps(
     Returns:
         ``(B, *shape_in)``.
     """
-    velocity = torch.zeros_like(x)
-    for _ in range(steps):
-        velocity = momentum * velocity + problem.grad(x, y)
-        x = x - step_size * velocity
-    return x
+    return descend(lambda x: misfit_grad(problem, x, y), x, steps, step_size, momentum)
+
+
+def check_gradient(channel: Channel) -> None:
+    """Raise InputError where the misfit has no useful gradient."""
+    if not channel.smooth and not isinstance(channel, GaussianNoise):
+        raise InputError(
+            f"gradient steps need the gradient of the likelihood, which {channel!r} lacks; "
+            "give it a noise level sigma > 0, or use DiffEP or DiffOneBit(data_step='exact')."
+        )
+
+
+def check_step_size(operator: LinearOperator, step_size: float, momentum: float) -> None:
+    """Raise InputError where the iteration on ½‖A x − y‖² diverges, naming the largest step."""
+    largest = 2 * (1 + momentum) / operator.norm() ** 2
+    if not step_size < largest:
+        raise InputError(
+            f"steps of size {step_size:g} diverge: with momentum {momentum:g} and an operator of "
+            f"norm {operator.norm():.4g} the step size must stay below {largest:.4g}; choose a "
+            "smaller one."
+        )
+
+
+def default_step_size(problem: Problem, y: Tensor) -> float:
+    """η = 1/(‖A‖² L), L the largest curvature of ℓ (1 for ½‖A x − y‖²): safe for any operator.
+
+    L is read off a grid of |s| from 1e-3 to 1e3 for the values that ``y`` takes.
+    """
+    steepest = 1.0
+    if not isinstance(problem.channel, GaussianNoise):
+        half = torch.logspace(-3, 3, 121, dtype=torch.float64, device=y.device)
+        s = torch.cat([-half, half])[:, None]
+        values = torch.unique(y)
+        labels = values.double() if values.is_floating_point() else values
+        steepest = float(problem.channel.curvature(s, labels.expand(len(s), -1)).max())
+    if not (math.isfinite(steepest) and steepest > 0):
+        raise InputError(f"{problem.channel!r} has no bounded curvature; give a step_size.")
+    return 1 / (problem.operator.norm() ** 2 * steepest)

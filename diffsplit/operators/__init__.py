@@ -12,7 +12,7 @@ from diffsplit.operators.functional import (
     from_matrix,
 )
 from diffsplit.operators.gaussian import GaussianMatrix
-from diffsplit.operators.gram import Gram, IIDRows, ScaledIdentity
+from diffsplit.operators.gram import Gram, IIDRows, RandomRows, ScaledIdentity
 from diffsplit.operators.identity import Identity
 from diffsplit.operators.mask import PixelMask
 from diffsplit.operators.randomized import RandomizedTransform
@@ -33,6 +33,7 @@ __all__ = [
     "LinearOperator",
     "MatrixOperator",
     "PixelMask",
+    "RandomRows",
     "RandomizedTransform",
     "Scaled",
     "ScaledIdentity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Gram", "IIDRows", "ScaledIdentity"]
+__all__ = ["Gram", "IIDRows", "RandomRows", "ScaledIdentity"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Gram:
 
 class ScaledIdentity(Gram):
     """A Aᵀ = c I with c = ``mean``: the rows are orthogonal and of equal length."""
+
+
+class RandomRows(ScaledIdentity):
+    """A Aᵀ = c I, and no row is nearer to one image or pixel than to another."""
 
 
 class IIDRows(Gram):

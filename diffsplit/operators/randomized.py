@@ -13,7 +13,7 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import brief, integer, seeded, shape_of
-from diffsplit.operators.gram import ScaledIdentity
+from diffsplit.operators.gram import RandomRows
 from diffsplit.operators.spectra import SelectedRows
 from diffsplit.operators.spectrum import Spectrum
 from diffsplit.operators.transforms import dct, hadamard, idct
@@ -55,7 +55,7 @@ class RandomizedTransform(LinearOperator):
         if transform not in ("hadamard", "dct"):
             raise InputError(f'the transform is "hadamard" or "dct", not {brief(transform)}.')
         self.shape_out = (rows,)
-        self.gram = ScaledIdentity(size / rows)
+        self.gram = RandomRows(size / rows)
         self.transform = transform
         self.seed, generator = seeded(seed)
         self._permutation = torch.randperm(size, generator=generator)

@@ -1,22 +1,30 @@
 """Priors: any diffusion model as a denoiser, and how wrong it is at each noise level."""
 
 from diffsplit.priors.base import Prior
+from diffsplit.priors.consistency import ConsistencyFunction, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.functional import from_callable
 from diffsplit.priors.gaussian import GaussianMixturePrior, GaussianPrior
+from diffsplit.priors.latent import LatentPrior
+from diffsplit.priors.linear_latent import GaussianConsistency, linear_latent
 from diffsplit.priors.load import bundled_priors, load_prior
 
 __all__ = [
+    "ConsistencyFunction",
+    "ConsistencyPrior",
     "DiffusersPrior",
     "EDMPrior",
     "ErrorCurve",
+    "GaussianConsistency",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "LatentPrior",
     "Prior",
     "bundled_priors",
     "from_callable",
+    "linear_latent",
     "load_prior",
     "log_grid",
     "measure_error",

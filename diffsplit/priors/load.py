@@ -10,8 +10,11 @@ import torch
 
 from diffsplit.errors import InputError
 from diffsplit.priors.base import Prior
+from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
-from diffsplit.priors.edm import CONFIG_NAME, EDMPrior
+from diffsplit.priors.edm import CONFIG_NAME, EDMPrior, read_config
+from diffsplit.priors.latent import LatentPrior
+from diffsplit.priors.pretrained import components
 
 __all__ = ["bundled_priors", "load_prior"]
 
@@ -33,7 +36,9 @@ def load_prior(
 
     Args:
         name_or_path: ``"cats-64"`` (bundled); a folder that ``diffsplit train`` wrote; a folder
-            in the diffusers layout, or a hub id ``"organization/model"``, with a `UNet2DModel`.
+            in the diffusers layout, or a hub id ``"organization/model"``, with a `UNet2DModel`:
+            a diffusion model, a consistency model, or with an autoencoder a latent one. A
+            class-conditional one needs the ``from_pretrained`` of its class.
         device: where to compute.
 
     Raises:
@@ -42,10 +47,24 @@ def load_prior(
     name = os.fspath(name_or_path)
     folder = _bundle() / name if name in bundled_priors() else Path(name)
     if (folder / CONFIG_NAME).is_file():
-        return EDMPrior.load(folder, device)
+        return _load_own(folder, device)
     if folder.is_dir() or name.count("/") == 1:
+        parts = components(name)
+        if "vae" in parts or "vqvae" in parts:
+            return LatentPrior.from_pretrained(name, device)
+        if parts.get("scheduler") == SCHEDULER:
+            return ConsistencyPrior.from_pretrained(name, device)
         return DiffusersPrior.load(name, device)
     raise InputError(
         f"{name}: no such prior; give one of the bundled ({', '.join(bundled_priors())}), a folder "
         "with a diffusion model, or a hub id of the form organization/model."
     )
+
+
+def _load_own(folder: Path, device: str | torch.device) -> Prior:
+    kind = read_config(folder).get("format")
+    if kind == "diffsplit-latent":
+        return LatentPrior.load(folder, device)
+    if kind == "diffsplit-consistency":
+        return ConsistencyPrior.load(folder, device)
+    return EDMPrior.load(folder, device)

@@ -28,25 +28,31 @@ from diffsplit.solvers.base import Answer, Solver, Watch, zeros_for
 from diffsplit.solvers.divergence import denoiser_error
 from diffsplit.solvers.message_passing import module_for
 from diffsplit.solvers.posterior import posterior_samples
+from diffsplit.solvers.renoising import renoised, renoises
 
 __all__ = ["DiffEP"]
 
 
 @dataclass(frozen=True)
 class DiffEP(Solver):
-    """Message passing for operators with orthogonal rows or i.i.d. entries, and any channel.
+    """Message passing for operators with orthogonal rows or i.i.d. entries and any channel, and
+    renoising (see `renoising`) for Gaussian noise on a blur, a mask, a down-sampling: any operator
+    with a spectrum.
 
     Attributes:
+        levels: denoiser evaluations of a renoising walk; the next three do not apply to it.
         iterations: the most denoiser evaluations before the fixed point is taken as reached.
         damping: share in [0, 1) of the last answer (x̂, t) that is kept at each iteration. 0 is as
             good where measurements are noisy; with little noise it makes the exchange oscillate.
         tolerance: an image stops when √v1, the predicted noise of r, moved by less than this share.
-        output: ``"mean"``, the posterior mean, or ``"sample"``, a sharp posterior sample.
+        output: ``"mean"``, the posterior mean (of a renoising walk the last estimate, or the
+            average over all samples), or ``"sample"``, a sharp posterior sample.
         samples: how many posterior samples to draw. One is drawn only for ``output="sample"``;
             two or more are drawn in any case and give the standard-deviation map.
         sample_steps: network evaluations per sample.
     """
 
+    levels: int = 20
     iterations: int = 8
     damping: float = 0.3
     tolerance: float = 0.01
@@ -55,11 +61,11 @@ class DiffEP(Solver):
     sample_steps: int = 10
 
     def __post_init__(self) -> None:
-        counts = (self.iterations, self.samples, self.sample_steps)
+        counts = (self.levels, self.iterations, self.samples, self.sample_steps)
         if min(counts) < 1 or not 0 <= self.damping < 1 or not self.tolerance >= 0:
             raise InputError(
-                "DiffEP needs iterations, samples and sample_steps ≥ 1, 0 ≤ damping < 1 and "
-                f"tolerance ≥ 0, not {self}."
+                "DiffEP needs levels, iterations, samples and sample_steps ≥ 1, 0 ≤ damping < 1 "
+                f"and tolerance ≥ 0, not {self}."
             )
         if self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
@@ -69,16 +75,19 @@ class DiffEP(Solver):
         return self.iterations
 
     def check(self, problem: Problem, prior: Prior) -> None:
-        if module_for(problem, torch.empty(0)) is None:
+        if not renoises(problem) and module_for(problem, torch.empty(0)) is None:
             raise InputError(
                 "DiffEP needs an operator with orthogonal rows of equal length (a "
-                "RandomizedTransform, a PixelMask) or with i.i.d. entries (a GaussianMatrix); for "
-                f"this one ({type(problem.operator).__name__}) use DiffOneBit."
+                "RandomizedTransform, a PixelMask) or with i.i.d. entries (a GaussianMatrix), or "
+                "Gaussian noise and an operator with a spectrum; for another one use DiffOneBit "
+                "or DCDP."
             )
 
     def _solve(
         self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
     ) -> Answer:
+        if renoises(problem):
+            return self._walk(problem, y, prior, generator, watch)
         module = module_for(problem, y)
         assert module is not None  # `check` saw to it
         x_hat = zeros_for(y, prior)
@@ -104,6 +113,16 @@ class DiffEP(Solver):
             return Answer(x_hat)
         samples = posterior_samples(prior, r, v1.sqrt(), self.samples, self.sample_steps, generator)
         return Answer(x_hat if self.output == "mean" else samples[0], samples)
+
+    def _walk(
+        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
+    ) -> Answer:
+        watch.total = self.samples * self.levels
+        walks = [
+            renoised(problem, y, prior, generator, watch, self.levels) for _ in range(self.samples)
+        ]
+        samples = torch.stack(walks)
+        return Answer(samples.mean(0) if self.output == "mean" else samples[0], samples)
 
 
 def _keep(done: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class Trace:
 
     Columns that every solver writes: ``sigma`` (noise level), ``misfit`` (−log p(y | A x̂), summed
     over the measurements); with quantized channels ``sign_consistency``. `DiffEP` adds
-    ``predicted_error``, its own estimate of the error per entry of x̂.
+    ``predicted_error``, its own estimate of the error per entry of x̂, where it passes messages.
     """
 
     rows: list[dict[str, Tensor]] = field(default_factory=list)

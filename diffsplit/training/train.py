@@ -2,8 +2,8 @@
 
     minimise  E_{x0, n, σ}  (σ² + σ_d²)/(σ σ_d)² · ‖D(x0 + σ n, σ) − x0‖²
 
-ln σ is normal around −0.4 with standard deviation 1.4, and one level in ten is drawn log-uniformly
-over the whole range, so that every level that a solver may ask for was seen.
+ln σ is normal, around −0.4 with standard deviation 1.4 unless told otherwise, and one level in ten
+is drawn log-uniformly over the whole range, so that every level a solver may ask for was seen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainConfig", "train"]
 
 CHECKPOINT = "checkpoint.pt"
-LOG_SIGMA_MEAN, LOG_SIGMA_STD, UNIFORM_SHARE = -0.4, 1.4, 0.1
+UNIFORM_SHARE = 0.1
 WARMUP_STEPS = 100
 UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
 
@@ -52,6 +52,7 @@ class TrainConfig:
         ema: decay of the averaged weights, reached gradually.
         channels, patch: the network, see `build_unet`.
         sigma_min, sigma_max: range of noise levels.
+        log_sigma_mean, log_sigma_std: where in it the run dwells.
         validation: share of the images, at most 256, kept out to measure the error.
         checkpoint_minutes: the most that a killed run loses.
         seed: of the initial weights, the order of the images, and the noise.
@@ -67,6 +68,8 @@ class TrainConfig:
     patch: int = 2
     sigma_min: float = 0.01
     sigma_max: float = 160.0
+    log_sigma_mean: float = -0.4
+    log_sigma_std: float = 1.4
     validation: float = 0.02
     checkpoint_minutes: float = 3.0
     seed: int = 0
@@ -80,7 +83,7 @@ class TrainConfig:
 def draw_sigma(config: TrainConfig, n: int, generator: torch.Generator) -> Tensor:
     """``n`` training noise levels."""
     low, high = math.log(config.sigma_min), math.log(config.sigma_max)
-    normal = torch.randn(n, generator=generator) * LOG_SIGMA_STD + LOG_SIGMA_MEAN
+    normal = torch.randn(n, generator=generator) * config.log_sigma_std + config.log_sigma_mean
     uniform = low + (high - low) * torch.rand(n, generator=generator)
     choice = torch.rand(n, generator=generator) < UNIFORM_SHARE
     return torch.where(choice, uniform, normal).clamp(low, high).exp()

@@ -1,0 +1,110 @@
+"""DCDP: decoupled data consistency and diffusion purification.
+
+Source: Li et al., "Decoupled Data Consistency with Diffusion Purification for Image Restoration",
+Algorithm 1. From v_0 = 0, for k = 1 … K:
+
+    x_k = τ gradient steps with momentum on the misfit, from v_{k−1}      line 2, Eq. (10)
+    v_k = purification of x_k at strength T_k                             line 3, Eq. (13)
+
+The strength falls, so that early rounds may invent and late ones only polish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from diffsplit.data_steps.momentum import check_gradient
+from diffsplit.noise import Generators
+from diffsplit.priors.base import Prior
+from diffsplit.problem import Problem
+from diffsplit.solvers.base import Answer, Watch, zeros_for
+from diffsplit.solvers.dcdp_presets import Family, preset_for
+from diffsplit.solvers.decoupled import DecoupledSolver
+from diffsplit.solvers.purify import check_purifier, purify
+
+__all__ = ["DCDP"]
+
+
+@dataclass(frozen=True)
+class DCDP(DecoupledSolver):
+    """DCDP in pixels, for any channel with a gradient.
+
+    With Gaussian noise of whatever level the misfit is ½‖A x − y‖², and the τ steps are taken at
+    once where the operator has a spectrum or orthogonal rows; a ``step_size`` that diverges is
+    refused. With other channels the misfit is −log p(y | A x), whose curvature falls with the
+    noise: for one bit or a quantizer η ≈ σ²/‖A‖² suits, for a logistic channel η ≈ 4/‖A‖²; None
+    takes 1/(‖A‖² · largest curvature), which is that. The likelihood of noisy bits is soon
+    overfitted: take few steps (τ of 3 to 10) and end well above 0.
+
+    The trace has columns ``misfit`` of v_k and ``misfit_consistent`` of x_k (½‖·‖² where noiseless
+    measurements make the likelihood infinite); a step's image is v_k.
+
+    Attributes:
+        rounds: K (paper: 10 or 20).
+        tau: τ, gradient steps a round (paper: 1000/K).
+        step_size: η, on Aᵀ(A x − y) and per image; the paper's learning rate is α = η m/2, with m
+            the size of one image's measurement. None for 1/‖A‖².
+        momentum: β in [0, 1) (paper: 0.9).
+        start, end: T_1 ≥ T_K, DDPM timesteps from 0 to 1000, read as rounded and at least 1;
+            noise levels σ with ``purifier="consistency"``. A start of None is 400, or σ = 1. Noisy
+            measurements want an end well above 0.
+        purifier: "ddim", the paper's Version 1, sharp; "tweedie", its Version 2, one evaluation a
+            round and the highest PSNR; "consistency", one evaluation of a consistency model.
+        purifier_steps: the most evaluations a round of "ddim" (paper: 20).
+        schedule: from start to end; "linear", the paper's, "constant", "cosine", "biased-high" or
+            "biased-low", see `diffsplit.schedules.decay`.
+        return_: "purified", v_K, or "consistent", x_K, which agrees with the measurements best;
+            the authors advise it where these are noiseless.
+
+    Raises:
+        InputError: parameters out of range; when called, a step size that diverges, a channel
+            without a gradient, or a prior that does not fit the purifier.
+        DivergenceError: a round left the finite numbers; the message says which, and why.
+    """
+
+    @classmethod
+    def preset(
+        cls,
+        task: str,
+        image_size: int = 256,
+        data: str = "ffhq",
+        noise: float = 0.0,
+        **overrides: Any,
+    ) -> DCDP:
+        """The paper's settings: Table 6, or Table 8 with ``purifier="consistency"``.
+
+        Args:
+            task: "super-resolution", "gaussian-deblur", "motion-deblur", "inpaint-box",
+                "inpaint-random" or "denoise"; the last two are not in the paper, see
+                `dcdp_presets`.
+            image_size: side of the images. The paper's are 256, and so are its settings for all,
+                since η goes with the norm of A, but for where noisy measurements end.
+            data: "ffhq" or "lsun-bedrooms".
+            noise: σ_y of the measurements, in the units of A x; above 0 Appendix A.3 applies.
+            overrides: parameters of `DCDP` to set otherwise; τ = 1000/K unless given.
+
+        Raises:
+            InputError: an unknown task or data set, or a bad parameter.
+        """
+        family: Family = "consistency" if overrides.get("purifier") == "consistency" else "pixel"
+        return cls(**preset_for(task, family, image_size, data, noise, overrides))
+
+    def check(self, problem: Problem, prior: Prior) -> None:
+        check_gradient(problem.channel)
+        self._check_pixel_step(problem)
+        check_purifier(self.purifier, prior, self.levels)
+
+    def _solve(
+        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
+    ) -> Answer:
+        data_step = self._pixel_step(problem, y)
+        x = v = zeros_for(y, prior)
+        for level in self.levels:
+            grid = self._grid(level, prior)
+            x = data_step(v)
+            v = purify(prior, x, grid, generator)
+            self._note(watch, grid[0], x, v)
+        return Answer(v if self.return_ == "purified" else prior.clip(x))
