@@ -130,3 +130,35 @@ def test_momentum_steps_are_torchs_sgd_and_reach_the_least_squares_solution():
     torch.testing.assert_close(momentum_steps(problem, y, z, 25, 0.02), x.detach())
     far = momentum_steps(problem, y, z, 5000, 0.02)
     torch.testing.assert_close(problem.operator.apply(far), y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mu", [1e-6, 0.02, 50.0])
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_gaussian_noise_on_a_blur_is_solved_in_closed_form_in_float32(mu, sigma):
+    shape = (3, 16, 16)
+    problem = Problem(
+        operators.Blur.gaussian(shape, size=7, std=1.0), channels.GaussianNoise(sigma)
+    )
+    x = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    z = torch.zeros_like(x)
+    y = problem.measure(x, generator=torch.Generator().manual_seed(1))
+    found = exact_step(problem, y, z, mu)
+    blur, ridge = problem.operator, mu * sigma**2
+    slope = blur.adjoint(blur.apply(found) - y) + ridge * (found - z)
+    assert slope.flatten(1).norm(dim=1).max() < 1e-4 * blur.adjoint(y).flatten(1).norm(dim=1).min()
+
+
+def test_an_adjoint_that_returns_a_view_is_not_written_to():
+    total = operators.from_function(lambda x: x.sum(1, keepdim=True), SHAPE)
+    problem = Problem(total, CHANNELS["one-bit"])
+    y, z = _instance(problem)
+    assert torch.isfinite(adam_step(problem, y, z, 0.1, steps=3)).all()
+
+
+def test_what_newton_leaves_undone_is_said():
+    shape = (1, 16, 16)
+    problem = Problem(operators.Blur.gaussian(shape, size=9, std=1.5), channels.OneBit(sigma=0.05))
+    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = problem.measure(x, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(UserWarning, match="badly conditioned"):
+        exact_step(problem, y, torch.zeros_like(x), 1e-7)

@@ -165,7 +165,7 @@ def test_a_saved_diffusers_pipeline_and_a_bare_model_folder_load(tiny_unet, tmp_
 def test_an_unreachable_hub_an_unknown_name_and_a_broken_folder_are_explained(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="no such prior; give one of the bundled"):
         load_prior("dogs-9000")
     with pytest.raises(InputError, match="hub did not give it"):

@@ -32,6 +32,6 @@ def adam_step(
     x = torch.nn.Parameter(z.clone(), requires_grad=False)
     optimizer = torch.optim.Adam([x], lr=lr, fused=True)
     for _ in range(steps):
-        x.grad = problem.grad(x, y).add_(x - z, alpha=mu)
+        x.grad = torch.add(problem.grad(x, y), x - z, alpha=mu)
         optimizer.step()
     return x.data

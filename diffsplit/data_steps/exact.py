@@ -4,13 +4,19 @@ Where A Aᵀ = c I it is elementwise in measurement space,
 
     x = z + Aᵀ(s* − A z)/c,   s* = prox_{ℓ, μ/c}(A z),
 
-one A and one Aᵀ; elsewhere it is Newton's method (see `newton_step`).
+one A and one Aᵀ. With Gaussian noise of variance σ² and A = U diag(s) Vᵀ it is closed form,
+
+    x = V (s² + μσ²)⁻¹ (s Uᵀy + μσ² Vᵀz);
+
+elsewhere it is Newton's method (see `newton_step`).
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.data_steps.newton import newton_step
 from diffsplit.errors import InputError
 from diffsplit.operators.gram import ScaledIdentity
@@ -22,9 +28,8 @@ __all__ = ["check_exact", "exact_step"]
 def check_exact(problem: Problem) -> None:
     """Raise InputError where `exact_step` has no method for the problem."""
     channel = problem.channel
-    if not isinstance(problem.operator.gram, ScaledIdentity) and not (
-        channel.smooth and channel.convex
-    ):
+    direct = isinstance(problem.operator.gram, ScaledIdentity) or _is_closed_form(problem)
+    if not direct and not (channel.smooth and channel.convex):
         raise InputError(
             f"the exact data step for {channel!r} needs an operator with orthogonal rows (a "
             "RandomizedTransform or a PixelMask), or a noise level above 0 and no bit flips."
@@ -47,8 +52,29 @@ def exact_step(problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
     """
     check_exact(problem)
     operator = problem.operator
+    if _is_closed_form(problem):
+        return _least_squares(problem, y, z, mu)
     if not isinstance(operator.gram, ScaledIdentity):
         return newton_step(problem, y, z, mu)
     c = operator.gram.mean
     s = operator.apply(z)
     return z + operator.adjoint(problem.channel.prox(s, y, mu / c) - s) / c
+
+
+def _is_closed_form(problem: Problem) -> bool:
+    """Gaussian noise, noiseless included, on an operator whose spectrum is worth using."""
+    operator = problem.operator
+    return (
+        isinstance(problem.channel, GaussianNoise)
+        and not isinstance(operator.gram, ScaledIdentity)
+        and operator.has_spectrum
+    )
+
+
+def _least_squares(problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
+    assert isinstance(problem.channel, GaussianNoise)
+    spectrum = problem.operator.spectrum()
+    s, ridge = spectrum.singular_values.to(z), mu * problem.channel.sigma**2
+    c = spectrum.analyze(z)
+    gain = torch.where(s > 0, s / (s.square() + ridge).clamp(min=torch.finfo(z.dtype).tiny), 0)
+    return z + spectrum.synthesize(gain * (spectrum.analyze_measurement(y) - s * c))

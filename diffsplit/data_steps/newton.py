@@ -15,6 +15,7 @@ call, since s is linear in w.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,7 @@ NEWTON_ITERATIONS = 30
 CG_ITERATIONS = 60
 CG_TOLERANCE = 1e-4
 HALVINGS = 12
+WORTH_A_WARNING = 1e-2
 
 
 def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 1e-5) -> Tensor:
@@ -37,11 +39,14 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
         y: measurements ``(B, *shape_out)``.
         z: the prior's estimate ``(B, *shape_in)``.
         mu: weight of the distance to ``z``, positive.
-        tol: bound on ‖ρ‖/‖ℓ'(A z)‖ per image; the iteration also ends where the dtype allows no
-            more.
+        tol: bound on ‖ρ‖/‖ℓ'(A z)‖ per image; an image also stops where no step lowers its
+            objective.
 
     Returns:
         ``(B, *shape_in)``.
+
+    Warns:
+        UserWarning: the residual that is left is above 1 %.
     """
     operator, channel, mean = problem.operator, problem.channel, problem.operator.gram.mean
     shape = (-1, *operator.shape_out)
@@ -56,6 +61,7 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
     target = tol * rho.norm(dim=1, keepdim=True)
     moving = torch.ones_like(target, dtype=torch.bool)
     halves = 0.5 ** torch.arange(HALVINGS, dtype=q.dtype, device=q.device).view(-1, 1, 1)
+    halves[-1] = 0  # an image that no step improves stands still
     for _ in range(NEWTON_ITERATIONS):
         root = channel.curvature(q + kw, labels).clamp(min=0).sqrt()
         flat = root.square() < mu / mean
@@ -69,11 +75,19 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
         values = channel.nll(q + trial_kw, labels).sum(2) + mu / 2 * (trial_w * trial_kw).sum(2)
         best = values.nan_to_num(nan=torch.inf).argmin(0)
         alpha = torch.where(moving, halves.flatten()[best].unsqueeze(1), 0)
+        moving = moving & (alpha > 0)
         w, kw = w + alpha * delta, kw + alpha * k_delta
         rho = channel.grad(q + kw, labels) + mu * w
-        moving = rho.norm(dim=1, keepdim=True) > target
+        moving = moving & (rho.norm(dim=1, keepdim=True) > target)
         if not bool(moving.any()):
             break
+    left = float((rho.norm(dim=1, keepdim=True) / target).max()) * tol
+    if left > WORTH_A_WARNING:
+        warnings.warn(
+            f"the exact data step stopped at a relative residual of {left:.1e}: the operator is "
+            f"badly conditioned at μ = {mu:.1e}; use data_step='adam' or a larger lam.",
+            stacklevel=2,
+        )
     return z + operator.adjoint(w.view(shape))
 
 

@@ -137,13 +137,14 @@ class GaussianMixturePrior(Prior):
         return (shift + (posterior * gain).sum(1, keepdim=True) * flat).view_as(x)
 
     def error(self, sigma: float | Tensor) -> Tensor:
-        """v(σ), measured once on 2,000 of the prior's own samples."""
+        """v(σ), measured once on the prior's own samples."""
         if self._curve is None:
             generator = torch.Generator().manual_seed(0)
-            images = self.sample(2000, generator).double()
+            count = max(200, 100_000 // self.means.shape[1])
+            images = self.sample(count, generator).double()
             top = math.sqrt(self.mean_square)
             self._curve = measure_error(
-                self, images, log_grid(1e-3 * top, 1e3 * top, 150), generator, batch=2000
+                self, images, log_grid(1e-3 * top, 1e3 * top, 150), generator, batch=count
             )
         return self._curve(sigma)
 

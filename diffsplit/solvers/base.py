@@ -17,7 +17,7 @@ from diffsplit.problem import Problem
 from diffsplit.solvers.metered import MeteredOperator, MeteredPrior
 from diffsplit.solvers.recovery import Callback, Recovery, Step, Trace
 
-__all__ = ["Answer", "Solver", "Watch", "zeros_for"]
+__all__ = ["Answer", "Solver", "Watch", "whole", "zeros_for"]
 
 
 class Answer(NamedTuple):
@@ -25,6 +25,11 @@ class Answer(NamedTuple):
 
     image: Tensor
     samples: Tensor | None = None
+
+
+def whole(*counts: int) -> bool:
+    """Whether all numbers are integers from 1 up: a float is none, however round."""
+    return all(type(count) is int and count >= 1 for count in counts)
 
 
 def zeros_for(y: Tensor, prior: Prior) -> Tensor:
@@ -124,7 +129,9 @@ class Solver(ABC):
             image, samples = self._solve(
                 watched, y, metered, generator or default_generator(), watch
             )
-            finite = bool(torch.isfinite(image).all())
+            image = prior.clip(image)
+            samples = None if samples is None else prior.clip(samples)
+            finite = all(bool(torch.isfinite(t).all()) for t in (image, samples) if t is not None)
         seconds = time.perf_counter() - start
         if not finite:
             raise DivergenceError(

@@ -24,7 +24,7 @@ from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import Prior
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Answer, Solver, Watch, zeros_for
+from diffsplit.solvers.base import Answer, Solver, Watch, whole, zeros_for
 from diffsplit.solvers.divergence import denoiser_error
 from diffsplit.solvers.message_passing import module_for
 from diffsplit.solvers.posterior import posterior_samples
@@ -42,8 +42,9 @@ class DiffEP(Solver):
     Attributes:
         levels: denoiser evaluations of a renoising walk; the next three do not apply to it.
         iterations: the most denoiser evaluations before the fixed point is taken as reached.
-        damping: share in [0, 1) of the last answer (x̂, t) that is kept at each iteration. 0 is as
-            good where measurements are noisy; with little noise it makes the exchange oscillate.
+        damping: share in [0, 1) of the last answer (x̂, t) that an image keeps after an iteration
+            at which its predicted noise grew. With noisy measurements it never does; with little
+            noise the bare exchange can oscillate.
         tolerance: an image stops when √v1, the predicted noise of r, moved by less than this share.
         output: ``"mean"``, the posterior mean (of a renoising walk the last estimate, or the
             average over all samples), or ``"sample"``, a sharp posterior sample.
@@ -54,18 +55,18 @@ class DiffEP(Solver):
 
     levels: int = 20
     iterations: int = 8
-    damping: float = 0.3
+    damping: float = 0.5
     tolerance: float = 0.01
     output: Literal["mean", "sample"] = "mean"
     samples: int = 1
     sample_steps: int = 10
 
     def __post_init__(self) -> None:
-        counts = (self.levels, self.iterations, self.samples, self.sample_steps)
-        if min(counts) < 1 or not 0 <= self.damping < 1 or not self.tolerance >= 0:
+        counts = whole(self.levels, self.iterations, self.samples, self.sample_steps)
+        if not (counts and 0 <= self.damping < 1 and self.tolerance >= 0):
             raise InputError(
-                "DiffEP needs levels, iterations, samples and sample_steps ≥ 1, 0 ≤ damping < 1 "
-                f"and tolerance ≥ 0, not {self}."
+                "DiffEP needs whole levels, iterations, samples and sample_steps ≥ 1, "
+                f"0 ≤ damping < 1 and tolerance ≥ 0, not {self}."
             )
         if self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
@@ -94,17 +95,18 @@ class DiffEP(Solver):
         t = x_hat.new_full((len(y),), prior.mean_square)
         r, v1 = x_hat, torch.full_like(t, torch.inf)
         done = torch.zeros_like(t, dtype=torch.bool)
-        for step in range(self.iterations):
+        for _ in range(self.iterations):
             r_new, v1_new = module.message(x_hat, t)
             settled = (v1_new / v1 - 1).abs() <= 2 * self.tolerance
+            keep = torch.where(v1_new > v1, self.damping, 0.0)
             r, v1 = _keep(done, r, r_new), _keep(done, v1, v1_new)
             x_new = prior.clip(prior.denoise(r, v1.sqrt()))
             t_new = prior.error(v1.sqrt())
             if t_new is None:
                 t_new = denoiser_error(prior, r, v1.sqrt(), x_new, generator)
-            keep = self.damping if step else 0.0
-            x_hat = _keep(done, x_hat, torch.lerp(x_new, x_hat, keep))
-            t = _keep(done, t, torch.lerp(t_new, t, keep))
+            damped = x_new + keep.view(-1, *(1,) * (r.ndim - 1)) * (x_hat - x_new)
+            x_hat = _keep(done, x_hat, damped)
+            t = _keep(done, t, t_new + keep * (t - t_new))
             watch(v1.sqrt(), x_hat, module.observed(x_hat), predicted_error=t)
             done = done | settled
             if bool(done.all()):

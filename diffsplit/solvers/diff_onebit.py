@@ -26,7 +26,7 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Prior, per_image
 from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
-from diffsplit.solvers.base import Answer, Solver, Watch, zeros_for
+from diffsplit.solvers.base import Answer, Solver, Watch, whole, zeros_for
 
 __all__ = ["DiffOneBit"]
 
@@ -52,10 +52,12 @@ class DiffOneBit(Solver):
     adam_lr: float = 0.25
 
     def __post_init__(self) -> None:
-        if not self.lam > 0 or not 0 <= self.zeta <= 1 or self.adam_steps < 1:
+        counts = whole(self.steps, self.adam_steps)
+        sizes = 0 < self.lam < math.inf and 0 < self.adam_lr < math.inf
+        if not (counts and sizes and 0 <= self.zeta <= 1):
             raise InputError(
-                f"DiffOneBit needs lam > 0, 0 ≤ zeta ≤ 1 and adam_steps ≥ 1, not lam={self.lam}, "
-                f"zeta={self.zeta}, adam_steps={self.adam_steps}."
+                "DiffOneBit needs whole steps and adam_steps ≥ 1, finite lam and adam_lr > 0, and "
+                f"0 ≤ zeta ≤ 1, not {self}."
             )
         if self.data_step not in ("adam", "exact"):
             raise InputError(f"data_step is 'adam' or 'exact', not {self.data_step!r}.")

@@ -31,6 +31,7 @@ class MeasurementModule(ABC):
     def __init__(self, problem: Problem, y: Tensor) -> None:
         self.problem, self.y = problem, y
         self.operator, self.channel = problem.operator, problem.channel
+        self.seen: tuple[Tensor, Tensor] | None = None
         self.ratio = self.operator.size_out / self.operator.size_in
         self.mean_row = self.operator.gram.mean
 
@@ -38,9 +39,11 @@ class MeasurementModule(ABC):
     def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(r, v1) from the denoiser's (x̂, t): ``(B, *shape)`` and ``(B,)`` each."""
 
-    @abstractmethod
     def observed(self, x_hat: Tensor) -> Tensor:
-        """A x̂ for the trace, without a second operator call where `message` needs it too."""
+        """A x̂, computed once for the trace and the next `message`."""
+        if self.seen is None or self.seen[0] is not x_hat:
+            self.seen = x_hat, self.operator.apply(x_hat)
+        return self.seen[1]
 
     def _score(self, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """The channel's g, and its h averaged over the measurements of each image."""
@@ -59,29 +62,33 @@ class OrthogonalModule(MeasurementModule):
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
         super().__init__(problem, y)
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x2, v2 = self._extrinsic(x_hat, t)
+        x2, p, v2 = self._extrinsic(x_hat, t)
         tau = self.mean_row * v2
-        g, h = self._score(self.operator.apply(x2), tau)
+        g, h = self._score(p, tau)
         a = self.ratio * tau * h
-        r = x2 + _column(v2 / a, x2) * self.operator.adjoint(g)
+        gain = v2 / a
+        r = x2 + _column(gain, x2) * self.operator.adjoint(g)
         v1 = v2 * (1 - a) / a
-        self.last = r, v1
+        # A Aᵀ = c I gives A r without an operator call, and so the next p
+        self.last = r, p + _column(self.mean_row * gain, p) * g, v1
         return r, v1
 
-    def _extrinsic(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """1/v2 = 1/t − 1/v1, x2 = v2 (x̂/t − r/v1): what the denoiser knew by itself."""
+    def _extrinsic(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x2, A x2 and v2 from 1/v2 = 1/t − 1/v1, x2 = v2 (x̂/t − r/v1)."""
+        observed = self.observed(x_hat)
         if self.last is None:
-            return x_hat, t
-        r, v1 = self.last
+            return x_hat, observed, t
+        r, observed_r, v1 = self.last
         share = (t / v1).clamp(max=0.99)
-        x2 = (x_hat - _column(share, r) * r) / _column(1 - share, r)
-        return x2, share * v1 / (1 - share)
+        rest = 1 - share
 
-    def observed(self, x_hat: Tensor) -> Tensor:
-        return self.operator.apply(x_hat)
+        def without(new: Tensor, old: Tensor) -> Tensor:
+            return (new - _column(share, new) * old) / _column(rest, new)
+
+        return without(x_hat, r), without(observed, observed_r), share * v1 / rest
 
 
 class IIDModule(MeasurementModule):
@@ -94,7 +101,6 @@ class IIDModule(MeasurementModule):
     def __init__(self, problem: Problem, y: Tensor) -> None:
         super().__init__(problem, y)
         self.g: Tensor | None = None
-        self.seen: tuple[Tensor, Tensor] | None = None
 
     def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         tau = self.mean_row * t
@@ -104,11 +110,6 @@ class IIDModule(MeasurementModule):
         self.g, h = self._score(p, tau)
         v1 = 1 / (self.ratio * self.mean_row * h)
         return x_hat + _column(v1, x_hat) * self.operator.adjoint(self.g), v1
-
-    def observed(self, x_hat: Tensor) -> Tensor:
-        if self.seen is None or self.seen[0] is not x_hat:
-            self.seen = x_hat, self.operator.apply(x_hat)
-        return self.seen[1]
 
 
 def module_for(problem: Problem, y: Tensor) -> MeasurementModule | None:

@@ -15,6 +15,9 @@ __all__ = ["posterior_samples"]
 SHARPEST = 0.02
 """Where sampling ends: noise of two and a half gray levels, just above what 8 bits can show."""
 
+AT_ONCE = 8
+"""Samples of each image that are drawn in one batch; one number, so that no batch size matters."""
+
 
 def posterior_samples(
     prior: Prior, r: Tensor, sigma: Tensor, count: int, steps: int, generator: Generators
@@ -36,5 +39,12 @@ def posterior_samples(
     depth = (sigma.log() - torch.tensor(SHARPEST).log()) / -torch.tensor(1e-3).log()
     levels = [sigma * torch.tensor(f, dtype=sigma.dtype).log().mul(depth).exp() for f in fractions]
     levels.append(torch.zeros_like(sigma))
-    draws = [reverse_diffusion(prior, r, levels, generator, order=2) for _ in range(count)]
-    return torch.stack(draws)
+    draws = []
+    for start in range(0, count, AT_ONCE):
+        n = min(AT_ONCE, count - start)
+        sources = generator if isinstance(generator, torch.Generator) else list(generator) * n
+        noisy = r.repeat(n, *(1,) * (r.ndim - 1))
+        walk = [level.repeat(n) for level in levels]
+        drawn = reverse_diffusion(prior, noisy, walk, sources, order=2)
+        draws.append(drawn.view(n, *r.shape))
+    return torch.cat(draws)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffsplit.images import atomic_write
+from diffsplit.files import atomic_write
 
 __all__ = ["Callback", "Recovery", "Step", "Trace"]
 

@@ -57,7 +57,8 @@ def reverse_diffusion(
         target = clean
         last = i == len(levels) - 2
         if order == 2 and before is not None and not last:
-            target = clean + width / (2 * before[1]) * (clean - before[0])
+            share = torch.where(before[1] > 0, width / (2 * before[1]), 0)  # levels may coincide
+            target = clean + share * (clean - before[0])
         before = clean, width
         fresh = eta * ratio * (1 - ratio.square()).clamp(min=0).sqrt()
         kept = (ratio.square() - fresh.square()).clamp(min=0).sqrt()
