@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO
 
 import numpy as np
@@ -23,11 +21,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.files import atomic_write
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
-    "atomic_write",
     "example_cats",
     "from_uint8",
     "load_image",
@@ -35,7 +33,6 @@ __all__ = [
     "read_rgb",
     "save_image",
     "to_uint8",
-    "usual_mode",
 ]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -55,10 +52,22 @@ def from_uint8(x: Tensor) -> Tensor:
     return x.float().div(127.5).sub(1)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, file_format: str | None) -> Image.Image:
     """8-bit RGB; 16-bit gray is scaled, not clipped, and transparency shows white."""
+    if image.mode == "F":
+        raise InputError(
+            f"{name}: its pixels are floating-point numbers, of no known range; save it with 8 or "
+            "16 bits a pixel."
+        )
     if image.mode.startswith("I;16") or image.mode == "I":
-        gray = np.asarray(image, dtype=np.float64) / 257
+        gray = np.asarray(image, dtype=np.float64)
+        # A PNG has 16 bits at most; elsewhere "I" may be anything, and only a guess can scale it.
+        if image.mode == "I" and file_format != "PNG" and not (256 <= gray.max() <= 65535):
+            raise InputError(
+                f"{name}: its pixels are 32-bit integers up to {gray.max():.0f}, of no known "
+                "range; save it with 8 or 16 bits a pixel."
+            )
+        gray = gray / 257
         image = Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -70,7 +79,8 @@ def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") 
     """Decode one image to RGB; with ``size`` crop the central square and resize it (Lanczos).
 
     Raises:
-        InputError: the file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
+        InputError: the file is missing, empty, truncated, no image, larger than `MAX_PIXELS`, or
+            of floats or integers whose range nobody knows.
     """
     name = name or str(source)
     if isinstance(source, Path) and not source.is_file():
@@ -85,7 +95,7 @@ def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") 
                         f"{name}: {width}×{height} pixels; at most {MAX_PIXELS:,} are read; "
                         "reduce the image first."
                     )
-                image = _to_rgb(ImageOps.exif_transpose(file))
+                image = _to_rgb(ImageOps.exif_transpose(file), name, file.format)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -119,16 +129,22 @@ def load_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
     return from_uint8(_to_bytes(read_rgb(Path(path), size))[None])
 
 
+def _is_image_name(path: PurePath) -> bool:
+    """Whether a name promises an image, and not the notes that a Mac puts beside each file."""
+    notes = path.name.startswith("._") or "__MACOSX" in path.parts
+    return path.suffix.lower() in IMAGE_SUFFIXES and not notes
+
+
 def _sources(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES:
+            if _is_image_name(file.relative_to(path)):
                 yield str(file), file
         return
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-                if Path(entry.filename).suffix.lower() in IMAGE_SUFFIXES:
+                if _is_image_name(PurePosixPath(entry.filename)):
                     if entry.file_size > MAX_ZIPPED_BYTES:
                         raise InputError(
                             f"{path}:{entry.filename}: {entry.file_size:,} bytes; images in a zip "
@@ -172,30 +188,6 @@ def example_cats() -> Tensor:
     """
     with resources.as_file(resources.files("diffsplit") / "assets" / "cats") as folder:
         return from_uint8(load_images(folder, 64))
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` when all went well."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder; create it or choose another output path.")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        usual_mode(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def usual_mode(path: Path) -> None:
-    """Give a file that was created for its owner alone the permissions of any new file."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
 
 
 def save_image(image: Tensor, path: str | os.PathLike[str]) -> None:

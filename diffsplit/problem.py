@@ -9,9 +9,16 @@ from torch import Tensor
 
 from diffsplit.channels.base import Channel
 from diffsplit.errors import InputError
+from diffsplit.noise import Generators
 from diffsplit.operators.base import LinearOperator
 
 __all__ = ["Problem"]
+
+DTYPES = (
+    *(torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+"""What measurements may be made of; half precision is too coarse for a likelihood."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,12 @@ class Problem:
     channel: Channel
 
     @torch.no_grad()
-    def measure(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Measurements ``(B, *shape_out)`` of images ``(B, *shape_in)`` on [-1, 1]."""
+    def measure(self, x: Tensor, *, generator: Generators) -> Tensor:
+        """Measurements ``(B, *shape_out)`` of images ``(B, *shape_in)`` on [-1, 1].
+
+        Args:
+            generator: of the noise; a sequence of B gives each image its own.
+        """
         return self.channel.sample(self.operator.apply(x), generator)
 
     def nll(self, x: Tensor, y: Tensor) -> Tensor:
@@ -58,12 +69,28 @@ class Problem:
         return agreement.flatten(1).mean(1)
 
     def check(self, y: Tensor) -> None:
-        """Raise InputError unless ``y`` is a finite batch of values that the channel can give."""
+        """Raise InputError unless ``y`` is a finite batch of values that the channel can give.
+
+        Args:
+            y: ``(B, *shape_out)``, float32, float64 or integers, on the operator's device.
+        """
+        if not isinstance(y, Tensor) or y.dtype not in DTYPES:
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(
+                f"measurements are a tensor of float32, float64 or integers, not {kind}; convert "
+                "them, for example by .float()."
+            )
         shape = self.operator.shape_out
         if tuple(y.shape[1:]) != tuple(shape) or len(y) == 0:
             raise InputError(
                 f"measurements of shape (B, {', '.join(map(str, shape))}) were expected, "
                 f"not {tuple(y.shape)}; check that the file and the operator belong together."
+            )
+        device = self.operator._device()
+        if device.type != "cpu" and y.device.type != device.type:  # on the CPU it may follow y
+            raise InputError(
+                f"the measurements are on {y.device} and the operator is on {device}; move one of "
+                "them with .to(device)."
             )
         if not bool(torch.isfinite(y).all()):
             raise InputError("the measurements hold NaN or infinity; measure again or mask them.")

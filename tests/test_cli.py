@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffsplit import cli, measurement_file
+from diffsplit import Problem, cli, measurement_file
+from diffsplit.channels import OneBit
+from diffsplit.cli.restoration import Restoration, restoration_operator
 from diffsplit.errors import DivergenceError
 from diffsplit.images import load_image
+from diffsplit.operators import Identity
 from diffsplit.priors import EDMPrior
 from diffsplit.priors.edm import build_unet
+from diffsplit.solvers import DiffOneBit
 
 SIZE = 16
+RESTORATIONS = tuple(task.value for task in Restoration)
 COMMANDS = ("demo", "measure", "recover", "info", "train")
 
 
@@ -110,6 +117,8 @@ def test_the_module_runs_and_importing_it_loads_no_heavy_library() -> None:
         ("--task", "onebit-cs", "--operator", "mask"),
         ("--task", "quantized"),
         ("--task", "quantized", "--bits", 3, "--sigma", 0.1, "--operator", "mask"),
+        *(("--task", task) for task in RESTORATIONS),
+        ("--task", "inpaint-random", "--fraction", 0.2, "--sigma", 0.1),
     ],
     ids=lambda options: " ".join(map(str, options)) or "defaults",
 )
@@ -124,7 +133,7 @@ def test_every_task_writes_a_file_that_loads(
     assert f"{back.y.numel():,} measurements" in out
     assert "bytes" in out
     assert run("info", path) == 0
-    assert str(back.y.numel()) in capsys.readouterr().out
+    assert " × ".join(map(str, back.y.shape[1:])) in capsys.readouterr().out
 
 
 def test_rows_and_ratio_set_the_number_of_measurements(tmp_path: Path, cat: Path) -> None:
@@ -174,6 +183,10 @@ def test_the_quantizer_is_scaled_so_that_the_codes_are_used(tmp_path: Path, cat:
         (("--task", "onebit-inpainting", "--operator", "dct"), "--operator"),
         (("--task", "quantized", "--bits", 17), "--bits"),
         (("--task", "unknown"), "--task"),
+        (("--task", "denoise", "--rows", 3), "--rows"),
+        (("--task", "motion-deblur", "--operator", "dct"), "--operator"),
+        (("--task", "inpaint-box", "--fraction", 0.5), "--fraction"),
+        (("--task", "super-resolution", "--size", 18), "18"),
         (("--seed", -1), "--seed"),
         (("--size", 0), "--size"),
         (("--nonsense",), "--nonsense"),
@@ -201,6 +214,79 @@ def test_images_that_cannot_be_read_end_with_one_line_and_no_file(
         (tmp_path / "bad.png").write_bytes(content)
     error = refused(capsys, tmp_path, "measure", tmp_path / "bad.png", "-o", tmp_path / "y")
     assert "bad.png" in error
+
+
+def test_restoration_tasks_at_256_are_those_of_the_paper() -> None:
+    def config(task: str, side: int) -> dict[str, Any]:
+        return restoration_operator(Restoration(task), (3, side, side), 0.5, 1).config()
+
+    assert config("inpaint-box", 256)["box"] == [78, 78, 100, 100]
+    assert config("super-resolution", 256)["factor"] == 4
+    blur, small = config("gaussian-deblur", 256), config("gaussian-deblur", 64)
+    assert (blur["size"], blur["std"]) == (61, 3.0)
+    assert (small["size"], small["std"]) == (15, 0.75)
+    assert config("motion-deblur", 256)["size"] == 61
+    shake = config("motion-deblur", 64)
+    assert (shake["size"], shake["intensity"], shake["seed"]) == (15, 0.5, 1)
+
+
+@pytest.mark.parametrize("task", [*RESTORATIONS, "onebit-cs"])
+def test_dcdp_recovers_every_restoration_task_and_bits(
+    tmp_path: Path, cat: Path, prior: str, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    path = tmp_path / "y"
+    assert run("measure", cat, "-o", path, "--size", SIZE, "--task", task) == 0
+    options = ("--solver", "dcdp", "--prior", prior, "--steps", 2)
+    assert run("recover", path, "-o", tmp_path / "x.png", *options) == 0
+    assert load_image(tmp_path / "x.png").shape == (1, 3, SIZE, SIZE)
+
+
+def test_the_options_of_diff_onebit_reach_it_with_the_defaults_of_the_paper(
+    tmp_path: Path, cat: Path, prior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    check = DiffOneBit.check
+    monkeypatch.setattr(DiffOneBit, "check", lambda *a: (seen.append(a[0]), check(*a))[1])
+    recover = ("--solver", "diff-onebit", "--prior", prior, "--steps", 1, "--force")
+    for task in ("onebit-inpainting", "onebit-cs"):
+        path = tmp_path / task
+        assert run("measure", cat, "-o", path, "--size", SIZE, "--task", task) == 0
+        assert run("recover", path, "-o", tmp_path / "x.png", *recover) == 0
+        options = ("--data-step", "exact", "--lam", 0.3)
+        assert run("recover", path, "-o", tmp_path / "x.png", *recover, *options) == 0
+    assert [(s.lam, s.data_step) for s in seen] == [
+        (1.0, "adam"),
+        (0.3, "exact"),
+        (0.02, "adam"),
+        (0.3, "exact"),
+    ]
+
+
+def test_devices_and_pipes_are_no_outputs(
+    tmp_path: Path, cat: Path, measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null.png").symlink_to("/dev/null")
+    options = ("--prior", "never loaded", "--force")
+    picture = tmp_path / "null.png"
+    assert "plain file" in refused(capsys, tmp_path, "recover", measured, "-o", picture, *options)
+    assert "plain file" in refused(
+        capsys, tmp_path, "measure", cat, "-o", tmp_path / "pipe", "--force"
+    )
+
+
+def test_facts_cannot_pass_for_what_the_file_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = Problem(Identity((1, 2, 2)), OneBit(0.5))
+    facts = {"kind": "a poem", "images": 1000, "deep": [[{"a": [1]}]]}
+    measurement_file.save(tmp_path / "y", problem, torch.ones(3, 1, 2, 2), facts)
+    assert run("info", tmp_path / "y") == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line.strip().split("  ")[0]: line for line in lines}
+    assert "measurements, format version 1" in shown["kind"]
+    assert shown["images"].split()[-1] == "3"
+    assert "a poem" in shown["added by its writer"]
 
 
 def test_a_huge_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,6 +364,13 @@ def test_recovery_refuses_what_does_not_fit(
     )
     recover = ("recover", measured, "-o", picture)
     assert "no such prior" in refused(capsys, tmp_path, *recover, "--prior", "nobody")
+    assert "--lam" in refused(capsys, tmp_path, *recover, "--lam", 1)
+    assert "--data-step" in refused(
+        capsys, tmp_path, *recover, "--solver", "dcdp", "--data-step", "exact"
+    )
+    diff_onebit = (*recover, "--prior", prior, "--solver", "diff-onebit")
+    assert "lam" in refused(capsys, tmp_path, *diff_onebit, "--lam", 0)
+    assert "lam" in refused(capsys, tmp_path, *diff_onebit, "--lam", "nan")
     assert "samples" in refused(
         capsys, tmp_path, *recover, "--solver", "diff-onebit", "--samples", 2
     )

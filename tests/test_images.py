@@ -150,31 +150,33 @@ def test_folders_without_images_and_broken_zips_are_refused(tmp_path: Path) -> N
             images.load_images(path, 4)
 
 
-def test_atomic_write_leaves_the_old_file_and_nothing_else_after_a_failure(tmp_path: Path) -> None:
-    target = tmp_path / "x.txt"
-    target.write_text("old")
-    with suppress(KeyboardInterrupt), images.atomic_write(target) as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
+def test_notes_that_a_mac_adds_to_folders_and_zips_are_no_images(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "__MACOSX").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    for name in ("._a.png", "__MACOSX/a.png"):
+        (folder / name).write_bytes(b"no image")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, file.relative_to(folder))
+    assert len(images.load_images(folder, 4)) == 1
+    assert len(images.load_images(tmp_path / "all.zip", 4)) == 1
 
 
-def test_atomic_write_replaces_with_the_permissions_of_a_plain_file(tmp_path: Path) -> None:
-    with images.atomic_write(tmp_path / "x.txt") as temporary:
-        temporary.write_text("new")
-    (tmp_path / "plain.txt").write_text("new")
-    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
-    assert len(modes) == 1
-    assert (tmp_path / "x.txt").read_text() == "new"
-
-
-def test_atomic_write_into_a_missing_folder_says_so(tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match="no such folder"),
-        images.atomic_write(tmp_path / "none" / "x.txt"),
-    ):
-        pass
+def test_pixels_of_an_unknown_range_are_refused_and_not_turned_black(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    for name, values in {
+        "floats.tif": ramp.astype(np.float32),
+        "bytes.tif": (ramp * 255).astype(np.int32),
+        "long.tif": (ramp * 1e6).astype(np.int32),
+    }.items():
+        Image.fromarray(values).save(tmp_path / name)
+        with pytest.raises(InputError, match=rf"{name}: .*no known range"):
+            images.load_image(tmp_path / name)
+    Image.fromarray((ramp * 65535).astype(np.int32)).save(tmp_path / "words.tif")
+    expected = torch.from_numpy(ramp * 2 - 1).float()
+    x = images.load_image(tmp_path / "words.tif")
+    torch.testing.assert_close(x[0, 0], expected, atol=1 / 120, rtol=0)
 
 
 def test_an_image_of_two_channels_is_not_saved(tmp_path: Path) -> None:

@@ -223,9 +223,18 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "NaN": lambda h: json.dumps({**h, "fingerprint": [math.nan] * 8}),
     "NaN among the facts": lambda h: json.dumps({**h, "facts": {"a": math.nan}}),
     "deep": lambda h: '{"a":' + "[" * 100_000,
+    "deep facts": lambda h: h.update(facts={"a": deep_list(80)}),
+    "endless fingerprint": lambda h: h["fingerprint"].__setitem__(2, 10**400),
     "long number": lambda h: '{"a":' + "1" * 100_000,
     "deep operator": lambda h: h.update(operator=nested(500)),
 }
+
+
+def deep_list(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -253,9 +262,62 @@ def test_rounding_of_another_machine_is_no_other_operator(tmp_path: Path) -> Non
     path, _, y = written(tmp_path, "gaussian")
 
     def shift(header: dict[str, Any]) -> None:
-        header["fingerprint"] = [v + 5e-4 for v in header["fingerprint"]]
+        largest = max(map(abs, header["fingerprint"]))
+        header["fingerprint"] = [v + 5e-4 * largest for v in header["fingerprint"]]
 
     assert torch.equal(measurement_file.load(forged(path, shift)).y, y)
+
+
+def test_an_operator_of_tiny_numbers_is_told_from_another(tmp_path: Path) -> None:
+    for seed in (3, 4):
+        operator = 1e-6 * ds.operators.RandomizedTransform(SHAPE, rows=21, seed=seed)
+        problem = ds.Problem(operator, ds.channels.GaussianNoise(1e-6))
+        y = problem.measure(images(), generator=torch.Generator().manual_seed(1))
+        path = tmp_path / f"{seed}"
+        measurement_file.save(path, problem, y)
+        assert torch.equal(measurement_file.load(path).y, y)
+
+    def reseed(header: dict[str, Any]) -> None:
+        header["operator"]["operator"]["seed"] = 3
+
+    with pytest.raises(InputError, match="this machine builds another operator"):
+        measurement_file.load(forged(path, reseed))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"a": math.nan},
+        {"a": {1, 2}},
+        {"a": deep_list(80)},
+        {"a": deep_list(5000)},
+        ["a"],
+        {"a": "x" * measurement_file.MAX_METADATA},
+    ],
+    ids=["NaN", "set", "deep", "very deep", "list", "long"],
+)
+def test_facts_that_could_not_be_read_are_not_written(tmp_path: Path, facts: Any) -> None:
+    _, problem, y = written(tmp_path)
+    with pytest.raises(InputError, match=r"facts"):
+        measurement_file.save(tmp_path / "new", problem, y, facts)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_operator_that_overflows_is_not_written(tmp_path: Path) -> None:
+    operator = 1e17 * (1e17 * (1e17 * ds.operators.Identity(SHAPE)))
+    problem = ds.Problem(operator, ds.channels.GaussianNoise(0.1))
+    with pytest.raises(InputError, match="no finite measurements"):
+        measurement_file.save(tmp_path / "new", problem, images())
+
+
+def test_measurements_that_keep_the_layout_of_a_picture_are_written_in_order(
+    tmp_path: Path,
+) -> None:
+    problem = ds.Problem(ds.operators.Identity(SHAPE), ds.channels.GaussianNoise(0.0))
+    x = images().to(memory_format=torch.channels_last)
+    y = problem.measure(x, generator=torch.Generator())
+    measurement_file.save(tmp_path / "y", problem, y)
+    assert torch.equal(measurement_file.load(tmp_path / "y").y, x)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

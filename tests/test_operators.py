@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -203,6 +204,36 @@ def test_a_seed_names_one_operator_and_zero_is_a_seed(name):
     assert torch.equal(build(0)(x), build(0)(x))
     assert not torch.equal(build(0)(x), build(1)(x))
     assert not torch.equal(build(1)(x), build(2)(x))
+
+
+def _told_apart(first, second):
+    a, b = first.fingerprint(), second.fingerprint()
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)) > 0.01 * max(map(abs, a))
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_fingerprints_tell_every_seed_from_every_other(name):
+    prints = [SEEDED[name](seed) for seed in range(12)]
+    assert all(_told_apart(a, b) for a, b in itertools.combinations(prints, 2))
+
+
+def test_fingerprints_tell_large_masks_and_every_single_pixel_apart():
+    shape = (1, 256, 256)
+    masks = [PixelMask(shape, fraction=0.5, seed=seed) for seed in range(8)]
+    masks += [PixelMask.box(shape, 0, 0, 100, 100), PixelMask.box(shape, 0, 1, 100, 100)]
+    full = torch.ones(shape, dtype=torch.bool)
+    for pixel in (0, 65_535):
+        one_less = full.clone()
+        one_less.view(-1)[pixel] = False
+        masks.append(PixelMask.from_mask(one_less))
+    assert all(_told_apart(a, b) for a, b in itertools.combinations(masks, 2))
+
+
+def test_fingerprints_are_eight_numbers_that_scale_with_the_operator():
+    operator = next(iter(SEEDED.values()))(0)
+    plain, tiny = operator.fingerprint(), (1e-9 * operator).fingerprint()
+    assert len(plain) == 8
+    assert tiny == pytest.approx([1e-9 * v for v in plain], rel=1e-4)
 
 
 def test_drawing_leaves_the_global_generator_alone():

@@ -1,5 +1,7 @@
 """Priors: closed forms against linear algebra, wrappers against the models' own formulas."""
 
+import json
+import logging
 import math
 
 import pytest
@@ -245,3 +247,159 @@ def test_a_measured_error_curve_agrees_with_the_closed_form():
     curve = measure_error(prior, images, log_grid(0.1, 10, 5), torch.Generator().manual_seed(1))
     for sigma, mse in zip(curve.sigma, curve.mse, strict=True):
         assert mse == pytest.approx(prior.error(sigma).item(), rel=0.03)
+
+
+def test_a_curve_copies_its_table_once_and_serves_every_dtype_and_gradients(monkeypatch):
+    curve = ErrorCurve((0.1, 1.0, 10.0), (1e-3, 1e-1, 0.2))
+    with torch.inference_mode():
+        curve(torch.tensor([0.3, 3.0]))
+    sigma = torch.tensor([0.3, 3.0], requires_grad=True)
+    curve(sigma).sum().backward()
+    assert sigma.grad is not None
+    made = []
+    tensor = torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *a, **k: (made.append(a), tensor(*a, **k))[1])
+    curve(sigma)
+    assert not made
+    assert curve(sigma.double()).dtype == torch.float64
+    assert curve == ErrorCurve((0.1, 1.0, 10.0), (1e-3, 1e-1, 0.2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0])
+def test_curves_of_impossible_numbers_are_refused(value):
+    with pytest.raises(InputError, match="error curve"):
+        ErrorCurve((0.1, 1.0), (0.1, value))
+
+
+def test_float64_images_are_denoised_in_the_precision_of_the_network(edm):
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    answer = edm.denoise(x, 0.8)
+    assert answer.dtype == torch.float64
+    torch.testing.assert_close(answer.float(), edm.denoise(x.float(), 0.8))
+
+
+def test_a_folder_comes_before_a_bundled_prior_of_its_name(edm, tmp_path, monkeypatch):
+    assert load_prior("cats-64").shape == (3, 64, 64)
+    edm.save(tmp_path / "cats-64")
+    monkeypatch.chdir(tmp_path)
+    assert load_prior("cats-64").shape == (3, 16, 16)
+    (tmp_path / "cats-64" / "prior.json").unlink()
+    assert load_prior("cats-64").shape == (3, 64, 64)
+
+
+MALFORMED = {
+    "number": "5",
+    "list": "[1]",
+    "pairs": '[["format", "diffsplit-edm"]]',
+    "null": "null",
+    "nothing": "",
+    "deep": "[" * 100_000,
+    "deep format": {"format": [[[]]]},
+    "long format": {"format": "x" * 10_000},
+    "no patch": {"patch": 0},
+    "negative patch": {"patch": -2},
+    "patch of another network": {"patch": 3},
+    "patch of words": {"patch": "two"},
+    "infinite patch": {"patch": math.inf},
+    "levels in the wrong order": {"sigma_min": 3.0, "sigma_max": 1.0},
+    "equal levels": {"sigma_min": 1.0, "sigma_max": 1.0},
+    "no noise": {"sigma_min": 0.0},
+    "NaN level": {"sigma_max": math.nan},
+    "endless level": {"sigma_max": 10**400},
+    "level of none": {"sigma_max": None},
+    "NaN": {"mean_square": math.nan},
+    "negative": {"mean_square": -0.25},
+    "negative data": {"sigma_data": -0.5},
+    "facts": {"facts": 3},
+    "curve": {"error_curve": 3},
+    "empty curve": {"error_curve": {}},
+    "curve of words": {"error_curve": {"sigma": ["a", "b"], "mse": [1, 2]}},
+    "endless curve": {"error_curve": {"sigma": [1, 2], "mse": [1, 10**400]}},
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_description_of_a_prior_is_refused(edm, tmp_path, case):
+    edm.save(tmp_path)
+    file, change = tmp_path / "prior.json", MALFORMED[case]
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(file.read_text()) | change)
+    file.write_text(change)
+    with pytest.raises(InputError, match=tmp_path.name) as caught:
+        load_prior(tmp_path)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "5",
+        "[" * 100_000,
+        {"sample_size": None},
+        {"sample_size": [16]},
+        {"sample_size": "16"},
+        {"sample_size": 0},
+        {"block_out_channels": [16]},
+        {"block_out_channels": None},
+        {"norm_num_groups": 0},
+        {"down_block_types": ["NoSuchBlock", "DownBlock2D"]},
+        {"in_channels": 3},
+    ],
+    ids=lambda change: json.dumps(change)[:30],
+)
+@pytest.mark.parametrize("kind", ["ours", "diffusers"])
+def test_a_malformed_network_is_refused(edm, tmp_path, kind, change):
+    edm.save(tmp_path)
+    if kind == "diffusers":
+        (tmp_path / "prior.json").unlink()
+        (tmp_path / "scheduler" / "scheduler_config.json").unlink()
+    file = tmp_path / "unet" / "config.json"
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(file.read_text()) | change)
+    file.write_text(change)
+    with pytest.raises(InputError, match=tmp_path.name):
+        load_prior(tmp_path)
+
+
+def test_schedules_that_do_not_fall_are_refused(tiny_unet):
+    for alphas in ([], [0.5], [0.5, 0.5], [0.4, 0.5], [1.0, 0.5], [0.5, 0.0], [0.5, math.nan]):
+        with pytest.raises(InputError, match="schedule does not fall"):
+            DiffusersPrior(tiny_unet, torch.tensor(alphas))
+
+
+def test_loading_says_nothing_and_saving_forgets_where_the_weights_came_from(edm, tmp_path, caplog):
+    import diffusers
+
+    edm.save(tmp_path / "secret")
+    diffusers.utils.logging.enable_propagation()
+    try:
+        with caplog.at_level(logging.WARNING):
+            loaded = load_prior(tmp_path / "secret")
+    finally:
+        diffusers.utils.logging.disable_propagation()
+    assert not caplog.records
+    loaded.save(tmp_path / "copy")
+    assert "secret" not in (tmp_path / "copy" / "unet" / "config.json").read_text()
+
+
+def test_a_save_that_fails_leaves_the_earlier_prior(edm, tmp_path, monkeypatch):
+    edm.save(tmp_path)
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    torch.nn.init.ones_(edm.unet.conv_out.weight)
+
+    def broken(*_, **__):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("diffusers.EDMEulerScheduler.save_pretrained", broken)
+    with pytest.raises(OSError, match="full"):
+        edm.save(tmp_path)
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
+def test_a_noise_level_is_filled_in_without_a_copy(monkeypatch):
+    from diffsplit.priors.base import per_image
+
+    monkeypatch.setattr(torch, "as_tensor", None)
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    assert torch.equal(per_image(0.7, 3, x), torch.full((3,), 0.7, dtype=torch.float64))
+    assert torch.equal(per_image(torch.ones(3), 3, x), torch.ones(3, dtype=torch.float64))

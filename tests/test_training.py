@@ -1,106 +1,331 @@
 """Training: a resumed run is the run it interrupted, and what it leaves behind can be used."""
 
+import functools
 import json
+import math
+import shutil
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 
 from diffsplit import load_prior
-from diffsplit.errors import InputError
-from diffsplit.images import save_image
-from diffsplit.training import TrainConfig, train
-from diffsplit.training.report import nearest_images
-from diffsplit.training.train import draw_sigma
+from diffsplit.cli import main
+from diffsplit.errors import DivergenceError, InputError
+from diffsplit.images import load_image, save_image
+from diffsplit.solvers.reverse import sample
+from diffsplit.training import TrainConfig, started_config, train
+from diffsplit.training.objective import draw_sigma
+from diffsplit.training.report import Reporter, nearest_images
+from diffsplit.training.run import Run
 
-pytest.importorskip("accelerate")
+accelerate = pytest.importorskip("accelerate")
+yaml = pytest.importorskip("yaml")
 
-TINY = {"size": 16, "batch": 4, "channels": (16, 32), "checkpoint_minutes": 0.0}
+TINY = TrainConfig(size=16, batch=4, channels=(16, 32), checkpoint_minutes=0.0)
+LICENSE = 'CC BY-NC 4.0: "see" # the\nimages'
 
 
-@pytest.fixture
-def pictures(tmp_path):
+def zip_of_pictures(path, brightness=1.0):
     """A zip of 12 smooth random pictures."""
     generator = torch.Generator().manual_seed(0)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+    picture = path.parent / "picture.png"
+    with zipfile.ZipFile(path, "w") as archive:
         for i in range(12):
             coarse = torch.rand((1, 3, 4, 4), generator=generator) * 2 - 1
             image = torch.nn.functional.interpolate(coarse, size=24, mode="bilinear")
-            save_image(image, folder / f"{i:02}.png")
-            archive.write(folder / f"{i:02}.png", f"{i:02}.png")
-    return tmp_path / "pictures.zip"
+            save_image(brightness * (image + 1) - 1, picture)
+            archive.write(picture, f"{i:02}.png")
+    return path
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(pictures, tmp_path):
-    whole = train(pictures, tmp_path / "whole", TrainConfig(images=24, **TINY), cpu=True)
+@pytest.fixture(autouse=True)
+def few_sampling_steps(monkeypatch):
+    """Pictures in two steps: they are drawn at every checkpoint, and sampling has its own tests."""
+    monkeypatch.setattr(
+        "diffsplit.training.report.sample",
+        lambda prior, count, steps, generator: sample(prior, count, 2, generator),
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return zip_of_pictures(tmp_path_factory.mktemp("data") / "pictures.zip")
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """The folder of a run over 8 images, for reading only."""
+    out = tmp_path_factory.mktemp("finished") / "prior"
+    train(pictures, out, replace(TINY, images=8), cpu=True, facts={"license": LICENSE})
+    return out
+
+
+@pytest.fixture
+def started(finished, tmp_path):
+    """A copy of it to resume."""
+    return shutil.copytree(finished, tmp_path / "prior")
+
+
+def read_state(out):
+    return torch.load(out / "training" / "checkpoint.pt", weights_only=True)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def new_run(config, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    return Run(config, images, accelerate.Accelerator(mixed_precision="bf16", cpu=True)), images
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    pictures, tmp_path, monkeypatch
+):
+    config = replace(TINY, images=12)
+    whole = train(pictures, tmp_path / "whole", config, cpu=True)
 
     class InterruptedRunError(Exception):
         pass
 
-    calls = []
-
-    def interrupt(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 4:
+    def interrupt(run, images):
+        if run.step == 2:
             raise InterruptedRunError
-        return original(*args, **kwargs)
+        return original(run, images)
 
-    from diffsplit.training import train as module_function
-    from diffsplit.training.train import _Run
-
-    original = _Run.update
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Run, "update", interrupt)
+    original = Run.update
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", interrupt)
         with pytest.raises(InterruptedRunError):
-            module_function(pictures, tmp_path / "cut", TrainConfig(images=24, **TINY), cpu=True)
-    resumed = train(
-        pictures, tmp_path / "cut", TrainConfig(images=24, **TINY), cpu=True, resume=True
-    )
+            train(pictures, tmp_path / "cut", config, cpu=True)
+    resumed = train(pictures, tmp_path / "cut", config, cpu=True, resume=True)
     for a, b in zip(whole.unet.parameters(), resumed.unet.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert "recipe_changes" not in resumed.facts
 
 
-def test_a_trained_folder_holds_a_prior_a_card_pictures_and_its_history(pictures, tmp_path):
-    out = tmp_path / "prior"
-    train(pictures, out, TrainConfig(images=8, **TINY), cpu=True, facts={"license": "cc0"})
-    prior = load_prior(out)
+def test_a_trained_folder_holds_a_prior_a_card_pictures_and_its_history(finished):
+    prior = load_prior(finished)
     assert prior.error(1.0) is not None
     assert prior.describe()["training_images"] == 11  # one of twelve was held out
-    card = (out / "README.md").read_text()
-    assert "license: cc0" in card
-    assert "| σ | v(σ) |" in card
     for name in ("samples.png", "training/samples.png", "training/loss.png"):
-        assert (out / name).stat().st_size > 0
-    state = torch.load(out / "training" / "checkpoint.pt", weights_only=True)
+        assert (finished / name).stat().st_size > 0
+    assert load_image(finished / "samples.png").shape[-2:] == (2 * 16 + 2, 8 * 18 - 2)
+    state = read_state(finished)
     assert [row["images"] for row in state["history"]] == [4, 8]
     json.dumps(state["history"])
 
 
+def test_the_model_card_has_a_valid_header_and_says_how_to_load_the_prior(finished):
+    card = (finished / "README.md").read_text("utf-8")
+    _, header, body = card.split("---\n", 2)
+    assert yaml.safe_load(header) == {"license": LICENSE, "library_name": "diffsplit"}
+    assert "ds.load_prior(" in body
+    assert "| σ | v(σ) |" in body
+    assert "Changed on the way" not in body
+    distances = body.split("distances on [-1, 1]: ")[1].rstrip(".\n").split(", ")
+    assert len(distances) == 8
+    assert all(0 < float(distance) <= 2 for distance in distances)
+
+
 def test_a_few_steps_of_training_lower_the_denoising_error(pictures, tmp_path):
-    config = {**TINY, "checkpoint_minutes": 60.0}
-    short = train(pictures, tmp_path / "a", TrainConfig(images=4, **config), cpu=True)
-    longer = train(pictures, tmp_path / "b", TrainConfig(images=600, **config), cpu=True)
-    assert longer.error(1.0) < 0.7 * short.error(1.0)
+    config = replace(TINY, checkpoint_minutes=60.0)
+    short = train(pictures, tmp_path / "a", replace(config, images=4), cpu=True)
+    longer = train(pictures, tmp_path / "b", replace(config, images=200), cpu=True)
+    assert longer.error(1.0) < 0.8 * short.error(1.0)
 
 
-def test_a_started_run_is_not_overwritten_and_another_network_is_not_resumed(pictures, tmp_path):
-    out = tmp_path / "prior"
-    train(pictures, out, TrainConfig(images=4, **TINY), cpu=True)
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"size": 32},
+        {"batch": 2},
+        {"channels": (32, 32)},
+        {"patch": 4},
+        {"sigma_min": 0.02},
+        {"sigma_max": 80.0},
+        {"validation": 0.3},
+        {"seed": 1},
+    ],
+)
+def test_another_network_or_other_data_are_not_resumed_and_no_image_is_read(
+    option, started, tmp_path
+):
+    (name, value), before = *option.items(), contents(started)
+    value = list(value) if isinstance(value, tuple) else value
+    was = TINY.options()[name]
+    with pytest.raises(InputError) as error:
+        train(tmp_path / "none", started, replace(TINY, **option), cpu=True, resume=True)
+    assert str(error.value).startswith(f"{name} is {value}, but the run was started with {was};")
+    assert contents(started) == before
+
+
+def test_options_that_change_on_resume_take_effect_and_are_on_record(pictures, started):
+    config = replace(TINY, images=10, lr=1e-3, ema=0.5, log_sigma_mean=0.5, checkpoint_minutes=9.0)
+    prior = train(pictures, started, config, cpu=True, resume=True)
+    changes = [
+        {
+            "images_seen": 8,
+            "options": {
+                "images": [8, 10],
+                "lr": [0.004, 0.001],
+                "ema": [0.999, 0.5],
+                "log_sigma_mean": [-0.4, 0.5],
+            },
+        }
+    ]
+    state = read_state(started)
+    assert state["changes"] == prior.facts["recipe_changes"] == changes
+    assert state["ema"]["decay"] == 0.5
+    assert state["optimizer"][0]["param_groups"][0]["lr"] < 1e-3
+    card = (started / "README.md").read_text("utf-8")
+    assert "- after 8 images: images 8 → 10, lr 0.004 → 0.001, ema 0.999 → 0.5" in card
+    assert prior.facts["license"] == LICENSE  # kept, since it was not given again
+    again = train(pictures, started, replace(config, images=14), cpu=True, resume=True)
+    assert [row["images_seen"] for row in again.facts["recipe_changes"]] == [8, 12]
+
+
+def test_a_resumed_run_keeps_the_statistics_of_the_images_it_was_started_with(started, tmp_path):
+    before = load_prior(started)
+    darker = zip_of_pictures(tmp_path / "darker.zip", brightness=0.3)
+    after = train(darker, started, replace(TINY, images=12), cpu=True, resume=True)
+    assert after.sigma_data == before.sigma_data
+    assert after.mean_square == before.mean_square
+
+
+def test_images_seen_are_counted(pictures, started):
+    state = read_state(started)
+    torch.save({**state, "images_seen": 101}, started / "training" / "checkpoint.pt")
+    prior = train(pictures, started, replace(TINY, images=102), cpu=True, resume=True)
+    assert prior.facts["images_seen"] == 105
+    assert read_state(started)["history"][-1]["images"] == 105
+
+
+def test_files_of_the_user_are_not_overwritten_and_no_image_is_read(tmp_path, finished):
+    out = tmp_path / "mine"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep" / "README.md").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        train(tmp_path / "none", out, TINY, cpu=True)
+    with pytest.raises(InputError, match="is a file"):
+        train(tmp_path / "none", out / "deep" / "README.md", TINY, cpu=True)
     with pytest.raises(InputError, match="--resume"):
-        train(pictures, out, TrainConfig(images=8, **TINY), cpu=True)
-    other = TrainConfig(images=8, **{**TINY, "channels": (32, 32)})
+        train(tmp_path / "none", finished, TINY, cpu=True)
+    assert list(contents(out).values()) == [b"mine"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="none: no such"):
+        train(tmp_path / "none", tmp_path / "empty", TINY, cpu=True)
+
+
+def test_what_is_no_checkpoint_is_not_resumed(tmp_path, started):
+    with pytest.raises(InputError, match="no checkpoint to resume"):
+        train(tmp_path / "none", tmp_path / "new", TINY, cpu=True, resume=True)
+    assert not (tmp_path / "new").exists()
+    checkpoint = started / "training" / "checkpoint.pt"
+    incomplete = read_state(started)
+    del incomplete["config"]
+    torch.save(incomplete, checkpoint)
     with pytest.raises(InputError, match="cannot be resumed"):
-        train(pictures, out, other, cpu=True, resume=True)
-    (out / "training" / "checkpoint.pt").write_bytes(b"not a checkpoint")
+        train(tmp_path / "none", started, TINY, cpu=True, resume=True)
+    checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be resumed"):
-        train(pictures, out, TrainConfig(images=8, **TINY), cpu=True, resume=True)
+        train(tmp_path / "none", started, TINY, cpu=True, resume=True)
+
+
+def test_a_diverged_run_says_so_and_leaves_the_last_checkpoint_and_prior(pictures, started):
+    before = contents(started)
+    config = replace(TINY, images=40, lr=1e30)
+    with pytest.raises(DivergenceError, match="a loss or weight left"):
+        train(pictures, started, config, cpu=True, resume=True)
+    assert contents(started) == before
+
+
+def test_a_denoiser_whose_output_is_not_finite_has_diverged(tmp_path):
+    run, images = new_run(TINY)
+    run.prior.sigma_data = math.nan
+    with pytest.raises(DivergenceError, match="positive and finite"):
+        Reporter(tmp_path, 8, images).error(run.prior, (0.5, 1.0))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e5])
+def test_a_weight_or_loss_that_cannot_be_stored_is_found(value):
+    run, _ = new_run(TINY)
+    run.check_finite([torch.tensor(1.0)])
+    if value != 1e5:  # as a loss that is nothing
+        with pytest.raises(DivergenceError):
+            run.check_finite([torch.tensor(1.0), torch.tensor(value)])
+    run.ema.shadow_params[3].view(-1)[0] = -value
+    with pytest.raises(DivergenceError):
+        run.check_finite([])
+
+
+def test_training_leaves_the_global_generator_alone():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        state = torch.get_rng_state()
+        run, images = new_run(TINY)
+        run.update(images)
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(54321)
+        same, _ = new_run(TINY)
+    first, _ = new_run(TINY)
+    other, _ = new_run(replace(TINY, seed=1))
+    assert torch.equal(first.unet.conv_in.weight, same.unet.conv_in.weight)
+    assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
+
+
+def test_images_of_one_color_are_refused():
+    gray = torch.full((8, 3, 16, 16), 90, dtype=torch.uint8)
+    with pytest.raises(InputError, match="one color"):
+        Run(TINY, gray, accelerate.Accelerator(mixed_precision="bf16", cpu=True))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"batch": 0}, {"lr": math.nan}, {"cooldown": 0.0}, {"ema": 1.0}, {"sigma_min": 200.0}],
+)
+def test_an_option_out_of_range_is_refused(option):
+    (name,) = option
+    with pytest.raises(InputError, match=f"^{name} is .* must be"):
+        TrainConfig(**option)
+
+
+def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
+    config = TrainConfig(images=1000, batch=1, cooldown=0.4)
+    assert config.lr_scale(0, 0) == 0.01
+    assert config.lr_scale(300, 300) == 1
+    assert math.isclose(config.lr_scale(800, 800), 0.5)
+    assert config.lr_scale(1000, 1000) == 0
+
+
+def test_the_command_trains_a_prior_and_goes_on_from_there(pictures, tmp_path, capsys, monkeypatch):
+    small = functools.partial(TrainConfig, channels=TINY.channels)
+    monkeypatch.setattr("diffsplit.training.TrainConfig", small)
+    out = tmp_path / "prior"
+
+    def run(*arguments):
+        return main(["train", str(pictures), "--out", str(out), "--cpu", *arguments])
+
+    assert run("--size", "16", "--images", "8", "--batch", "4", "--name", "Blobs") == 0
+    assert load_prior(out).shape == (3, 16, 16)
+    assert run("--images", "16") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run("--images", "16", "--resume", "--size", "32") == 2
+    assert "size is 32, but the run was started with 16" in capsys.readouterr().err
+    assert run("--images", "16", "--resume") == 0
+    assert load_prior(out).describe()["images_seen"] == 16
+    assert started_config(out) == small(size=16, images=16, batch=4)
+    card = (out / "README.md").read_text("utf-8")
+    assert "# Blobs" in card
+    assert "- after 8 images: images 8 → 16" in card
 
 
 def test_too_few_images_are_refused(pictures, tmp_path):
     with pytest.raises(InputError, match="too few"):
-        train(pictures, tmp_path / "x", TrainConfig(**{**TINY, "batch": 32}), cpu=True)
+        train(pictures, tmp_path / "x", replace(TINY, batch=32), cpu=True)
 
 
 def test_training_levels_cover_the_whole_range_and_dwell_where_solvers_ask():

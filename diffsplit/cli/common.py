@@ -95,6 +95,8 @@ def check_outputs(
         seen.add(path.resolve())
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give the name of a file.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: exists and is no plain file; choose another name.")
         if not path.parent.is_dir():
             raise InputError(f"{path.parent}: no such folder; create it first.")
         if not os.access(path.parent, os.W_OK):

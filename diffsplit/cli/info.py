@@ -41,7 +41,7 @@ def _file(path: Path) -> dict[str, object]:
         "bits per measurement": facts["bits"],
         "operator": facts["operator"],
         "channel": facts["channel"],
-        **facts["facts"],
+        "added by its writer": facts["facts"],
         "bytes of measurements": facts["payload_bytes"],
         "bytes of the file": facts["file_bytes"],
     }

@@ -75,6 +75,7 @@ app.command(
         "diffsplit measure cat.jpg -o cat.safetensors --rows 4096 --operator hadamard",
         "diffsplit measure cat.jpg -o cat.safetensors --task onebit-inpainting --fraction 0.3",
         "diffsplit measure cat.jpg -o cat.safetensors --task quantized --bits 2 --ratio 1/8",
+        "diffsplit measure cat.jpg -o cat.safetensors --task motion-deblur --sigma 0.05",
     ),
 )(measure)
 app.command(
@@ -84,6 +85,7 @@ app.command(
         "diffsplit recover cat.safetensors -o recovered.png --truth cat.jpg --figure compare.png",
         "diffsplit recover cat.safetensors -o recovered.png --samples 8 --figure samples.png",
         "diffsplit recover cat.safetensors -o recovered.png --solver diff-onebit --trace steps.csv",
+        "diffsplit recover cat.safetensors -o recovered.png --solver dcdp",
     ),
 )(recover)
 app.command(

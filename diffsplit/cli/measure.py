@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffsplit.cli.common import OperatorKind, build_operator, check_outputs, generator
+from diffsplit.cli.restoration import Restoration, restoration_operator
 from diffsplit.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,18 @@ class Task(str, Enum):
     logistic = "logistic"
     onebit_inpainting = "onebit-inpainting"
     quantized = "quantized"
+    inpaint_box = Restoration.inpaint_box.value
+    inpaint_random = Restoration.inpaint_random.value
+    super_resolution = Restoration.super_resolution.value
+    gaussian_deblur = Restoration.gaussian_deblur.value
+    motion_deblur = Restoration.motion_deblur.value
+    denoise = Restoration.denoise.value
+
+    @property
+    def restoration(self) -> Restoration | None:
+        """The task of image restoration that it is, if any."""
+        known = self.value in [r.value for r in Restoration]
+        return Restoration(self.value) if known else None
 
 
 def measure(
@@ -40,7 +53,8 @@ def measure(
         typer.Option(
             help="onebit-cs keeps the sign of noisy random sums of pixels; logistic the same, "
             "random as in logistic regression; onebit-inpainting the sign of some noisy pixels; "
-            "quantized a few bits of each sum."
+            "quantized a few bits of each sum. The others keep real numbers: all but a box, some "
+            "pixels, an image of a quarter of the side, a blurred one, or a noisy one."
         ),
     ] = Task.onebit_cs,
     rows: Annotated[
@@ -57,8 +71,8 @@ def measure(
         float | None,
         typer.Option(
             min=0,
-            help="Standard deviation of the noise before quantization, for images on [-1, 1] "
-            "(default 0.5; 0 for the task quantized).",
+            help="Standard deviation of the noise, before quantization if there is any, for "
+            "images on [-1, 1] (default: 0.5 for one bit, 0.1 for denoise, 0 otherwise).",
         ),
     ] = None,
     bits: Annotated[
@@ -74,7 +88,11 @@ def measure(
     ] = None,
     fraction: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="For a mask: share of the pixels kept (default 0.5)."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="For a mask and inpaint-random: share of the pixels kept (default 0.5).",
+        ),
     ] = None,
     size: Annotated[
         int,
@@ -123,6 +141,20 @@ def _problem(
 ) -> Problem:
     from diffsplit.problem import Problem
 
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    if task.restoration is not None:
+        others: dict[str, object] = {
+            "--rows": rows,
+            "--ratio": ratio,
+            "--bits": bits,
+            "--operator": kind,
+        }
+        if task is not Task.inpaint_random:
+            others["--fraction"] = fraction
+        for option, value in others.items():
+            if value is not None:
+                raise InputError(f"the task {task.value} knows no {option}; leave it out.")
+        return _restoration(task.restoration, shape, sigma, fraction, seed)
     inpainting = task is Task.onebit_inpainting
     kind = kind or (OperatorKind.mask if inpainting else OperatorKind.gaussian)
     masked = kind is OperatorKind.mask
@@ -143,10 +175,25 @@ def _problem(
         raise InputError("--bits belongs to --task quantized; the other tasks measure one bit.")
     if sigma is not None and task is Task.logistic:
         raise InputError("the task logistic has its own randomness; leave out --sigma.")
-    shape = (x.shape[1], x.shape[2], x.shape[3])
     count = rows or max(1, round(_ratio(ratio or "1/16") * math.prod(shape)))
     operator = build_operator(kind, shape, count, 0.5 if fraction is None else fraction, seed)
     return Problem(operator, _channel(x, operator, task, sigma, bits, masked))
+
+
+def _restoration(
+    task: Restoration,
+    shape: tuple[int, int, int],
+    sigma: float | None,
+    fraction: float | None,
+    seed: int,
+) -> Problem:
+    from diffsplit.channels import GaussianNoise
+    from diffsplit.problem import Problem
+
+    operator = restoration_operator(task, shape, 0.5 if fraction is None else fraction, seed)
+    if sigma is None:
+        sigma = 0.1 if task is Restoration.denoise else 0.0
+    return Problem(operator, GaussianNoise(sigma))
 
 
 def _ratio(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,14 @@ class SolverName(str, Enum):
 
     diffep = "diffep"
     diff_onebit = "diff-onebit"
+    dcdp = "dcdp"
+
+
+class DataStep(str, Enum):
+    """How DiffOneBit weighs the measurements against the prior."""
+
+    adam = "adam"
+    exact = "exact"
 
 
 def recover(
@@ -43,7 +51,8 @@ def recover(
         SolverName,
         typer.Option(
             help="diffep: message passing, a few network evaluations; diff-onebit: the splitting "
-            "method of the paper, slower."
+            "method of its paper, slower; dcdp: rounds of gradient steps and purification, for the "
+            "tasks whose measurements are real numbers."
         ),
     ] = SolverName.diffep,
     prior: Annotated[
@@ -53,7 +62,23 @@ def recover(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="The most steps (default 8 for diffep, 20 for diff-onebit).", max=1000
+            min=1,
+            max=1000,
+            help="The most steps (default 8 for diffep, 20 for diff-onebit, and for dcdp the 10 "
+            "or 20 of its paper).",
+        ),
+    ] = None,
+    data_step: Annotated[
+        DataStep | None,
+        typer.Option(
+            help="For diff-onebit: adam, the paper's 100 steps (default), or exact, the minimum."
+        ),
+    ] = None,
+    lam: Annotated[
+        float | None,
+        typer.Option(
+            help="For diff-onebit: λ > 0, the weight of the prior (default, as in the paper: 1 for "
+            "a mask and 0.02 otherwise)."
         ),
     ] = None,
     samples: Annotated[
@@ -85,6 +110,10 @@ def recover(
     check_outputs(outputs, [file, *([truth] if truth else [])], force)
     if samples > 1 and solver is not SolverName.diffep:
         raise InputError("only --solver diffep draws samples; leave out --samples.")
+    if solver is not SolverName.diff_onebit and not (data_step is None and lam is None):
+        raise InputError(
+            "--data-step and --lam belong to --solver diff-onebit; leave them out or add that."
+        )
 
     from diffsplit.figures import image_grid
     from diffsplit.images import save_image
@@ -98,10 +127,14 @@ def recover(
     model = load_prior(prior, device=place)
     problem.operator.to(place)
     y = y.to(place)
+    if solver is SolverName.diffep:
+        method: Solver = _diff_ep(steps, samples)
+    elif solver is SolverName.diff_onebit:
+        method = _diff_onebit(problem, steps, data_step, lam)
+    else:
+        method = _dcdp(problem, measurement.facts.get("task"), steps)
     with progress("recovering") as advance:
-        result = _solver(solver, steps, samples)(
-            problem, y, model, generator=generator(seed, "recover"), callback=advance
-        )
+        result = method(problem, y, model, generator=generator(seed, "recover"), callback=advance)
     save_image(image_grid(result.image, columns=min(len(y), 8)), output)
     if figure is not None:
         save_image(_figure(problem, y, result, expected), figure)
@@ -111,12 +144,42 @@ def recover(
     report([row], title=str(output))
 
 
-def _solver(name: SolverName, steps: int | None, samples: int) -> Solver:
-    from diffsplit.solvers import DiffEP, DiffOneBit
+def _diff_ep(steps: int | None, samples: int) -> Solver:
+    from diffsplit.solvers import DiffEP
 
-    if name is SolverName.diff_onebit:
-        return DiffOneBit() if steps is None else DiffOneBit(steps=steps)
     return DiffEP(samples=samples) if steps is None else DiffEP(iterations=steps, samples=samples)
+
+
+def _diff_onebit(
+    problem: Problem, steps: int | None, data_step: DataStep | None, lam: float | None
+) -> Solver:
+    from diffsplit.operators import PixelMask
+    from diffsplit.solvers import DiffOneBit
+
+    if lam is None:
+        lam = 1.0 if isinstance(problem.operator, PixelMask) else 0.02
+    exact = data_step is DataStep.exact
+    return DiffOneBit(
+        steps=20 if steps is None else steps, lam=lam, data_step="exact" if exact else "adam"
+    )
+
+
+def _dcdp(problem: Problem, task: object, steps: int | None) -> Solver:
+    """The paper's settings for a task that they exist for, else the general ones."""
+    from diffsplit.channels import GaussianNoise
+    from diffsplit.solvers import DCDP
+    from diffsplit.solvers.dcdp_presets import TASKS
+
+    rounds: dict[str, Any] = {} if steps is None else {"rounds": steps}
+    shape, channel = problem.operator.shape_in, problem.channel
+    # Version 2: one evaluation a round, and the highest PSNR.
+    if not isinstance(channel, GaussianNoise):  # bits are soon overfitted, see `DCDP`
+        return DCDP(purifier="tweedie", tau=5, end=100, **rounds)
+    if not isinstance(task, str) or task not in TASKS:
+        return DCDP(purifier="tweedie", **rounds)
+    return DCDP.preset(
+        task, image_size=shape[-1], noise=channel.sigma, purifier="tweedie", **rounds
+    )
 
 
 def _truth(path: Path | None, problem: Problem, batch: int) -> Tensor | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
+from typing import Annotated, Any
 
 import typer
-
-from diffsplit.errors import InputError
 
 __all__ = ["train"]
 
@@ -16,22 +16,42 @@ def train(
     source: Annotated[
         Path, typer.Argument(metavar="FOLDER_OR_ZIP", help="Images; subfolders are searched.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the prior and the log of its training.")],
+    out: Annotated[
+        Path, typer.Option(help="New folder for the prior and the log of its training.")
+    ],
     size: Annotated[
-        int, typer.Option(min=8, max=1024, help="Images are cropped and resized to this side.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=8, max=1024, help="Images are cropped and resized to this side; 64 by default."
+        ),
+    ] = None,
     images: Annotated[
-        int, typer.Option(min=1, help="Length of the run: training images seen, repeats counted.")
-    ] = 400_000,
-    batch: Annotated[int, typer.Option(min=1, help="Images per step.")] = 32,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Length of the run: training images seen, repeats counted; 400000 by default.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images per step; 32 by default.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate, 0.004 by default; lower it if a run diverges."),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the checkpoint in --out, with the options it was started with; "
+            "--images and --lr may be given anew.",
+        ),
     ] = False,
     validation: Annotated[
         Path | None,
         typer.Option(
-            help="Folder or zip of images to measure the error on; without it 2 % of the training "
-            "images are kept out."
+            help="Folder or zip of images to measure the error on, given again with --resume; "
+            "without it 2 % of the training images are kept out."
         ),
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
@@ -40,7 +60,7 @@ def train(
     ] = None,
     license_: Annotated[
         str | None,
-        typer.Option("--license", help="Licence of the weights: that of the images, usually."),
+        typer.Option("--license", help="License of the weights: that of the images, usually."),
     ] = None,
 ) -> None:
     """Train a diffusion model on your own images, to use as --prior.
@@ -49,20 +69,21 @@ def train(
     the folder, training/ shows the loss curve and samples as they improve. Needs the extra:
     pip install 'diffsplit\\[train]'.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give the name of a folder.")
-    from diffsplit.training import TrainConfig
+    from diffsplit.training import TrainConfig, started_config
     from diffsplit.training import train as run
 
-    facts = {"name": name or out.resolve().name, **({"license": license_} if license_ else {})}
+    given: dict[str, Any] = {"size": size, "images": images, "batch": batch, "lr": lr}
+    config = started_config(out) if resume else TrainConfig()
+    facts = {"name": name if name or resume else out.resolve().name, "license": license_}
     prior = run(
         source,
         out,
-        TrainConfig(size=size, images=images, batch=batch),
+        replace(config, **{key: value for key, value in given.items() if value is not None}),
         resume=resume,
         validation=validation,
-        facts=facts,
+        facts={key: value for key, value in facts.items() if value is not None},
         cpu=cpu,
     )
     levels, height, width = prior.shape
-    print(f"{out}: a prior for {levels}×{height}×{width} images; use it with --prior {out}")
+    print(f"{out}: a prior for {levels}×{height}×{width} images.")
+    print(f"Use it with --prior {quote(str(out))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -10,12 +11,15 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["Prior", "per_image"]
+__all__ = ["Prior", "check_levels", "check_shape", "per_image"]
 
 
 def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
     """A noise level, given once or one per image, as ``(batch,)`` on the device of ``like``."""
-    sigma = torch.as_tensor(sigma, dtype=like.dtype, device=like.device)
+    if isinstance(sigma, Tensor):
+        sigma = sigma.to(dtype=like.dtype, device=like.device)
+    else:  # filled in where it is needed: a copy would wait for the device
+        sigma = torch.full((), float(sigma), dtype=like.dtype, device=like.device)
     if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) not in (1, batch)):
         raise InputError(
             f"sigma has shape {tuple(sigma.shape)}; give one number, or one per image ({batch},)."
@@ -95,6 +99,18 @@ class Prior(ABC):
             "sigma_range": [self.sigma_min, self.sigma_max],
             "mean_square": self.mean_square,
         }
+
+
+def check_levels(sigma_min: float, sigma_max: float, **scales: float) -> None:
+    """Raise InputError unless 0 < sigma_min < sigma_max < ∞ and ``scales`` are positive numbers."""
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise InputError(
+            f"the noise levels of a prior are 0 < sigma_min < sigma_max, not {sigma_min} and "
+            f"{sigma_max}."
+        )
+    for name, value in scales.items():
+        if not 0 < value < math.inf:
+            raise InputError(f"the {name} of a prior is a positive number, not {value}.")
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.images import atomic_write, usual_mode
-from diffsplit.priors.base import Prior
+from diffsplit.files import atomic_folder
+from diffsplit.priors.base import Prior, check_levels
 from diffsplit.priors.class_label import with_label
-from diffsplit.priors.edm import CONFIG_NAME, NOISE_SCALE, read_config
-from diffsplit.priors.pretrained import components, load_part, part_config
+from diffsplit.priors.edm import CONFIG_NAME, NOISE_SCALE, image_shape, read_config
+from diffsplit.priors.pretrained import components, load_part, part_config, save_part
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -51,6 +51,9 @@ class ConsistencyPrior(ConsistencyFunction):
         sigma_min, sigma_max: the noise levels it was trained on; ε is ``sigma_min``.
         mean_square: E[x0²] per entry.
         facts: what the model card says, kept when saved.
+
+    Raises:
+        InputError: the network does not fit the patches, or a number is out of range.
     """
 
     def __init__(
@@ -63,10 +66,9 @@ class ConsistencyPrior(ConsistencyFunction):
         mean_square: float = 0.25,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        size = unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
+        check_levels(sigma_min, sigma_max, sigma_data=sigma_data, mean_square=mean_square)
+        self.shape = image_shape(unet, patch)
         self.unet, self.sigma_data, self.patch = unet, sigma_data, patch
-        self.shape = (unet.config.in_channels // patch**2, height * patch, width * patch)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.mean_square = mean_square
         self.facts = facts or {}
@@ -97,17 +99,8 @@ class ConsistencyPrior(ConsistencyFunction):
         Args:
             half: store the weights in float16, at half the size.
         """
-        from diffusers import CMStochasticIterativeScheduler, UNet2DModel
+        from diffusers import CMStochasticIterativeScheduler
 
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = UNet2DModel.from_config(self.unet.config)
-        copy.load_state_dict(self.unet.state_dict())
-        (copy.half() if half else copy).save_pretrained(folder / "unet")
-        for file in (folder / "unet").iterdir():
-            usual_mode(file)
-        CMStochasticIterativeScheduler(
-            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
-        ).save_pretrained(folder / "scheduler")
         config = {
             "format": "diffsplit-consistency",
             "version": 1,
@@ -118,8 +111,13 @@ class ConsistencyPrior(ConsistencyFunction):
             "mean_square": self.mean_square,
             "facts": self.facts,
         }
-        with atomic_write(folder / CONFIG_NAME) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        scheduler = CMStochasticIterativeScheduler(
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
+        )
+        with atomic_folder(folder, last=CONFIG_NAME) as temporary:
+            save_part(self.unet, temporary / "unet", half)
+            scheduler.save_pretrained(temporary / "scheduler")
+            (temporary / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> ConsistencyPrior:
@@ -131,7 +129,8 @@ class ConsistencyPrior(ConsistencyFunction):
         config = read_config(folder)
         if config.get("format") != "diffsplit-consistency" or config.get("version") != 1:
             raise InputError(
-                f"{folder}: format {config.get('format')!r} version {config.get('version')!r}; "
+                f"{folder}: format {config.get('format')!r:.40} version "
+                f"{config.get('version')!r:.20}; "
                 "this version reads 'diffsplit-consistency' version 1; update diffsplit."
             )
         try:
@@ -144,9 +143,10 @@ class ConsistencyPrior(ConsistencyFunction):
                 mean_square=float(config["mean_square"]),
                 facts=dict(config["facts"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"{folder}: not a complete prior ({error}); train or copy it again."
+                f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it "
+                "again."
             ) from error
 
     @classmethod
@@ -169,9 +169,15 @@ class ConsistencyPrior(ConsistencyFunction):
             )
         unet = with_label(load_part("UNet2DModel", name_or_path, "unet", device), class_label)
         config = part_config(name_or_path, "scheduler")
-        return cls(
-            unet,
-            sigma_data=float(config.get("sigma_data", 0.5)),
-            sigma_min=float(config.get("sigma_min", 0.002)),
-            sigma_max=float(config.get("sigma_max", 80.0)),
-        )
+        try:
+            return cls(
+                unet,
+                sigma_data=float(config.get("sigma_data", 0.5)),
+                sigma_min=float(config.get("sigma_min", 0.002)),
+                sigma_max=float(config.get("sigma_max", 80.0)),
+            )
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(
+                f"{name_or_path}: its configuration makes no sense ({str(error).rstrip('.')}); "
+                "download it again."
+            ) from error

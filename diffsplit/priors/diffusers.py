@@ -22,6 +22,7 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.priors.base import Prior
 from diffsplit.priors.error_curve import ErrorCurve
+from diffsplit.priors.pretrained import LOADING, image_sides
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -39,6 +40,10 @@ class DiffusersPrior(Prior):
         alphas_cumprod: ᾱ_t for t = 0 … T − 1 ``(T,)``, falling.
         prediction: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
         curve: the measured error v(σ), see `measure_error`.
+
+    Raises:
+        InputError: another kind of prediction, a schedule that does not fall inside (0, 1), or a
+            network that does not name the size of its images.
     """
 
     def __init__(
@@ -52,11 +57,15 @@ class DiffusersPrior(Prior):
             raise InputError(
                 f"prediction type {prediction!r} is not supported; one of {PREDICTIONS} is."
             )
-        size = unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        self.unet, self.prediction, self.curve = unet, prediction, curve
-        self.shape = (unet.config.in_channels, height, width)
         alphas = alphas_cumprod.double().cpu()
+        inside = len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
+        if not inside or not bool((alphas.diff() < 0).all()):
+            raise InputError(
+                "the noise schedule does not fall from below 1 to above 0; give the one that the "
+                "model was trained with."
+            )
+        self.unet, self.prediction, self.curve = unet, prediction, curve
+        self.shape = (unet.config.in_channels, *image_sides(unet))
         self._log_sigmas = (((1 - alphas) / alphas).sqrt().log()).to(unet.device)
         self.sigma_min = float(self._log_sigmas[0].exp())
         self.sigma_max = float(self._log_sigmas[-1].exp())
@@ -114,12 +123,11 @@ class DiffusersPrior(Prior):
             unet = UNet2DModel.from_pretrained(
                 name_or_path,
                 subfolder="unet" if is_pipeline else None,
-                torch_dtype=torch.float32,
-                use_safetensors=True,
+                **LOADING,
             )
             scheduler = _scheduler_config(name_or_path, is_pipeline)
             betas = DDPMScheduler.from_config(scheduler) if scheduler else DDPMScheduler()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except Exception as error:  # a stranger's config may break a constructor in any way
             raise InputError(_explain(name_or_path, error)) from error
         if scheduler and "beta_start" not in scheduler and "trained_betas" not in scheduler:
             raise InputError(
@@ -127,7 +135,10 @@ class DiffusersPrior(Prior):
                 "only variance-preserving models are supported, or wrap it with from_callable."
             )
         unet = unet.eval().requires_grad_(False).to(torch.device(device))
-        return cls(unet, betas.alphas_cumprod, betas.config.prediction_type)
+        try:
+            return cls(unet, betas.alphas_cumprod, betas.config.prediction_type)
+        except InputError as error:
+            raise InputError(f"{name_or_path}: {error}") from error
 
 
 def _is_pipeline(name_or_path: str) -> bool:

@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.images import atomic_write, usual_mode
-from diffsplit.priors.base import Prior
+from diffsplit.files import atomic_folder
+from diffsplit.priors.base import Prior, check_levels
 from diffsplit.priors.error_curve import ErrorCurve
+from diffsplit.priors.pretrained import image_sides, load_part, save_part
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-__all__ = ["CONFIG_NAME", "EDMPrior", "build_unet", "read_config"]
+__all__ = ["CONFIG_NAME", "EDMPrior", "build_unet", "image_shape", "read_config"]
 
 CONFIG_NAME = "prior.json"
 NOISE_SCALE = 250.0
@@ -66,14 +67,37 @@ def build_unet(size: int, patch: int, channels: tuple[int, ...]) -> UNet2DModel:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of ``prior.json`` in a folder."""
+    """The JSON object in ``prior.json`` in a folder.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
     try:
-        return dict(json.loads((folder / CONFIG_NAME).read_text("utf-8")))
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+        config = json.loads((folder / CONFIG_NAME).read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise TypeError("no JSON object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{folder / CONFIG_NAME}: not a readable prior description ({error}); "
             "give a folder written by `diffsplit train`."
         ) from error
+    return config
+
+
+def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
+    """Shape ``(C, H, W)`` of the images that a network sees in ``patch``×``patch`` blocks.
+
+    Raises:
+        InputError: the network does not fit the blocks, or does not name the size of its input.
+    """
+    config = unet.config
+    height, width = image_sides(unet)
+    if patch < 1 or config.in_channels % patch**2 or config.out_channels != config.in_channels:
+        raise InputError(
+            f"a network with {config.in_channels} input and {config.out_channels} output channels "
+            f"does not work on patches of {patch}×{patch} pixels."
+        )
+    return config.in_channels // patch**2, height * patch, width * patch
 
 
 class EDMPrior(Prior):
@@ -86,6 +110,9 @@ class EDMPrior(Prior):
         sigma_min, sigma_max: the noise levels it was trained on.
         curve: the measured error v(σ).
         facts: what the model card says (data, licence, recipe), kept when saved.
+
+    Raises:
+        InputError: the network does not fit the patches, or a number is out of range.
     """
 
     def __init__(
@@ -99,11 +126,11 @@ class EDMPrior(Prior):
         curve: ErrorCurve | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        size = unet.config.sample_size * patch
+        check_levels(sigma_min, sigma_max, sigma_data=sigma_data, mean_square=mean_square)
+        self.shape = image_shape(unet, patch)
         self.unet = unet
         self.sigma_data = sigma_data
         self.patch = patch
-        self.shape = (unet.config.out_channels // patch**2, size, size)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.mean_square = mean_square
         self.curve = curve
@@ -113,7 +140,7 @@ class EDMPrior(Prior):
         s = sigma.view(-1, 1, 1, 1)
         norm = (s.square() + self.sigma_data**2).sqrt()
         c_skip, c_out, c_in = (self.sigma_data / norm) ** 2, s * self.sigma_data / norm, 1 / norm
-        patches = pixel_unshuffle(c_in * x, self.patch)
+        patches = pixel_unshuffle(c_in * x, self.patch).to(self.unet.dtype)
         f = self.unet(patches, NOISE_SCALE * sigma.log(), return_dict=False)[0]
         return c_skip * x + c_out * pixel_shuffle(f.to(x.dtype), self.patch)
 
@@ -135,20 +162,13 @@ class EDMPrior(Prior):
     def save(self, folder: Path, half: bool = True) -> None:
         """Write ``unet/`` and ``scheduler/`` (diffusers layout) and ``prior.json``.
 
+        An earlier prior in the folder is replaced when all files are complete.
+
         Args:
             half: store the weights in float16, at half the size.
         """
-        from diffusers import EDMEulerScheduler, UNet2DModel
+        from diffusers import EDMEulerScheduler
 
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = UNet2DModel.from_config(self.unet.config)
-        copy.load_state_dict(self.unet.state_dict())
-        (copy.half() if half else copy).save_pretrained(folder / "unet")
-        for file in (folder / "unet").iterdir():
-            usual_mode(file)
-        EDMEulerScheduler(
-            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
-        ).save_pretrained(folder / "scheduler")
         config = {
             "format": "diffsplit-edm",
             "version": 1,
@@ -162,40 +182,46 @@ class EDMPrior(Prior):
             else {"sigma": list(self.curve.sigma), "mse": list(self.curve.mse)},
             "facts": self.facts,
         }
-        with atomic_write(folder / CONFIG_NAME) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        scheduler = EDMEulerScheduler(
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
+        )
+        with atomic_folder(folder, last=CONFIG_NAME) as temporary:
+            save_part(self.unet, temporary / "unet", half)
+            scheduler.save_pretrained(temporary / "scheduler")
+            (temporary / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> EDMPrior:
         """Read a folder that `save` wrote.
 
         Raises:
-            InputError: a file is missing, unreadable, or of another format version.
+            InputError: a file is missing, unreadable, malformed, or of another format version.
         """
-        from diffusers import UNet2DModel
-
         config = read_config(folder)
         if config.get("format") != "diffsplit-edm" or config.get("version") != 1:
             raise InputError(
-                f"{folder}: format {config.get('format')!r} version {config.get('version')!r}; "
+                f"{folder}: format {config.get('format')!r:.40} version "
+                f"{config.get('version')!r:.20}; "
                 "this version reads 'diffsplit-edm' version 1; update diffsplit or train again."
             )
         try:
             curve = config["error_curve"]
-            unet = UNet2DModel.from_pretrained(
-                folder / "unet", torch_dtype=torch.float32, use_safetensors=True
-            )
             return cls(
-                unet.eval().requires_grad_(False).to(torch.device(device)),
+                load_part("UNet2DModel", str(folder), "unet", device),
                 sigma_data=float(config["sigma_data"]),
                 patch=int(config["patch"]),
                 sigma_min=float(config["sigma_min"]),
                 sigma_max=float(config["sigma_max"]),
                 mean_square=float(config["mean_square"]),
-                curve=curve and ErrorCurve(tuple(curve["sigma"]), tuple(curve["mse"])),
+                curve=None if curve is None else _curve(curve),
                 facts=dict(config["facts"]),
             )
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"{folder}: not a complete prior ({error}); train or copy it again."
+                f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it "
+                "again."
             ) from error
+
+
+def _curve(table: dict[str, list[float]]) -> ErrorCurve:
+    return ErrorCurve(tuple(map(float, table["sigma"])), tuple(map(float, table["mse"])))

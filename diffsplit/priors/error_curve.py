@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,9 +32,14 @@ class ErrorCurve:
 
     sigma: tuple[float, ...]
     mse: tuple[float, ...]
+    _tables: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        ok = len(self.sigma) == len(self.mse) >= 2 and all(v > 0 for v in (*self.sigma, *self.mse))
+        ok = len(self.sigma) == len(self.mse) >= 2 and all(
+            0 < v < math.inf for v in (*self.sigma, *self.mse)
+        )
         if not ok or any(b <= a for a, b in zip(self.sigma, self.sigma[1:], strict=False)):
             raise InputError(
                 "an error curve needs two or more positive, increasing noise levels and a "
@@ -45,13 +50,22 @@ class ErrorCurve:
         """v(σ), shaped like ``sigma``; constant beyond the ends of the table."""
         sigma = torch.as_tensor(sigma)
         sigma = sigma if sigma.is_floating_point() else sigma.float()
-        knots = torch.tensor(self.sigma, dtype=sigma.dtype, device=sigma.device).log()
-        values = torch.tensor(self.mse, dtype=sigma.dtype, device=sigma.device).log()
+        knots, values = self._table(sigma.dtype, sigma.device)
         x = sigma.log().clamp(knots[0], knots[-1])
         right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
         left = right - 1
         weight = (x - knots[left]) / (knots[right] - knots[left])
         return torch.lerp(values[left], values[right], weight).exp()
+
+    def _table(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """ln σ and ln v, copied to the device once: a copy would wait for it at every call."""
+        if (dtype, device) not in self._tables:
+            with torch.inference_mode(False):  # else they could never meet a gradient later
+                self._tables[dtype, device] = (
+                    torch.tensor(self.sigma, dtype=dtype, device=device).log(),
+                    torch.tensor(self.mse, dtype=dtype, device=device).log(),
+                )
+        return self._tables[dtype, device]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ prior, sees scaled latents alone, and its noise levels are in their units.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.images import atomic_write, usual_mode
+from diffsplit.files import atomic_folder
 from diffsplit.priors.base import Prior, check_shape
 from diffsplit.priors.class_label import with_label
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import CONFIG_NAME, EDMPrior, read_config
-from diffsplit.priors.pretrained import components, load_part
+from diffsplit.priors.pretrained import components, load_part, save_part
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel
@@ -62,8 +63,11 @@ class LatentPrior(Prior):
         bounds: tuple[float, float] | None = (-1.0, 1.0),
         facts: dict[str, Any] | None = None,
     ) -> None:
-        if not scaling > 0:
-            raise InputError(f"the scaling of latents is a positive number, not {scaling}.")
+        if not 0 < scaling < math.inf or not math.isfinite(shift):
+            raise InputError(
+                "the scaling of latents is a positive number and their shift a number, not "
+                f"{scaling} and {shift}."
+            )
         self.shape, self.latent, self.bounds = check_shape(shape), latent, bounds
         self.latent_shape = tuple(latent.shape)
         self.sigma_min, self.sigma_max = latent.sigma_min, latent.sigma_max
@@ -195,14 +199,6 @@ class LatentPrior(Prior):
                 "only a latent prior of an AutoencoderKL and an EDMPrior can be saved; a published "
                 "model is already a folder."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = AutoencoderKL.from_config(self.autoencoder.config)
-        copy.load_state_dict(self.autoencoder.state_dict())
-        copy.register_to_config(scaling_factor=self.scaling, shift_factor=self.shift)
-        (copy.half() if half else copy).save_pretrained(folder / "vae")
-        for file in (folder / "vae").iterdir():
-            usual_mode(file)
-        self.latent.save(folder / "latent", half)
         config = {
             "format": "diffsplit-latent",
             "version": 1,
@@ -211,8 +207,11 @@ class LatentPrior(Prior):
             "shift": self.shift,
             "facts": self.facts,
         }
-        with atomic_write(folder / CONFIG_NAME) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        scale = {"scaling_factor": self.scaling, "shift_factor": self.shift}
+        with atomic_folder(folder, last=CONFIG_NAME) as temporary:
+            save_part(self.autoencoder, temporary / "vae", half, **scale)
+            self.latent.save(temporary / "latent", half)
+            (temporary / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> LatentPrior:
@@ -224,7 +223,8 @@ class LatentPrior(Prior):
         config = read_config(folder)
         if config.get("format") != "diffsplit-latent" or config.get("version") != 1:
             raise InputError(
-                f"{folder}: format {config.get('format')!r} version {config.get('version')!r}; "
+                f"{folder}: format {config.get('format')!r:.40} version "
+                f"{config.get('version')!r:.20}; "
                 "this version reads 'diffsplit-latent' version 1; update diffsplit."
             )
         autoencoder = load_part("AutoencoderKL", str(folder), "vae", device)
@@ -232,7 +232,8 @@ class LatentPrior(Prior):
         try:
             scaling, shift = float(config["scaling"]), float(config["shift"])
             return cls.from_models(autoencoder, latent, scaling, shift, dict(config["facts"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"{folder}: not a complete prior ({error}); train or copy it again."
+                f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it "
+                "again."
             ) from error

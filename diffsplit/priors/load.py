@@ -35,7 +35,8 @@ def load_prior(
     """Load a prior: a bundled name, a folder, or a hub id.
 
     Args:
-        name_or_path: ``"cats-64"`` (bundled); a folder that ``diffsplit train`` wrote; a folder
+        name_or_path: ``"cats-64"`` (bundled); a folder that ``diffsplit train`` wrote, which
+            comes before a bundled prior of the same name; a folder
             in the diffusers layout, or a hub id ``"organization/model"``, with a `UNet2DModel`:
             a diffusion model, a consistency model, or with an autoencoder a latent one. A
             class-conditional one needs the ``from_pretrained`` of its class.
@@ -45,7 +46,9 @@ def load_prior(
         InputError: nothing of that name, or it cannot be read.
     """
     name = os.fspath(name_or_path)
-    folder = _bundle() / name if name in bundled_priors() else Path(name)
+    folder = Path(name)
+    if name in bundled_priors() and not (folder / CONFIG_NAME).is_file():
+        folder = _bundle() / name
     if (folder / CONFIG_NAME).is_file():
         return _load_own(folder, device)
     if folder.is_dir() or name.count("/") == 1:

@@ -10,10 +10,16 @@ import torch
 
 from diffsplit.errors import InputError
 
-__all__ = ["components", "load_part", "part_config"]
+__all__ = ["LOADING", "components", "image_sides", "load_part", "part_config", "save_part"]
 
 PARTS = ("unet", "vae", "vqvae", "scheduler")
 CONFIGS = {"scheduler": "scheduler_config.json"}
+LOADING: dict[str, Any] = {
+    "torch_dtype": torch.float32,
+    "use_safetensors": True,
+    "low_cpu_mem_usage": False,  # the default warns where accelerate is not installed
+}
+"""How the weights of every model are read."""
 
 
 def part_config(name_or_path: str, part: str) -> dict[str, Any]:
@@ -29,9 +35,10 @@ def part_config(name_or_path: str, part: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError):
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _downloaded(name: str, part: str, file: str) -> Path | None:
@@ -71,13 +78,43 @@ def load_part(kind: str, name_or_path: str, part: str, device: str | torch.devic
     import diffusers
 
     try:
-        model = getattr(diffusers, kind).from_pretrained(
-            name_or_path, subfolder=part, torch_dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        model = getattr(diffusers, kind).from_pretrained(name_or_path, subfolder=part, **LOADING)
+    except Exception as error:  # a stranger's config may break a constructor in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{name_or_path}: its {part}/ is no readable {kind} ({reason}); give a folder in the "
             "diffusers layout with safetensors weights, or a hub id, and check the network."
         ) from error
     return model.eval().requires_grad_(False).to(torch.device(device))
+
+
+def image_sides(unet: Any) -> tuple[int, int]:
+    """Height and width of what a network was trained on.
+
+    Raises:
+        InputError: its configuration does not name them.
+    """
+    size = unet.config.sample_size
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list | tuple) or [type(n) for n in sides] != [int, int]:
+        sides = [0, 0]
+    height, width = sides
+    if min(height, width) < 1:
+        raise InputError(
+            f"the network's config.json gives {size!r:.40} as the size of its images; set "
+            "sample_size to the side that it was trained on."
+        )
+    return height, width
+
+
+def save_part(model: Any, folder: Path, half: bool, **config: Any) -> None:
+    """Write a model in the diffusers layout, without the path that it was once loaded from.
+
+    Args:
+        half: store the weights in float16, at half the size.
+        config: entries of its configuration to set otherwise.
+    """
+    known = {key: value for key, value in model.config.items() if key != "_name_or_path"}
+    copy = type(model).from_config({**known, **config})
+    copy.load_state_dict(model.state_dict())
+    (copy.half() if half else copy).save_pretrained(folder)

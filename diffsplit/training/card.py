@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.training.optimizer import MatrixOptimizer
 
 __all__ = ["model_card"]
+
+
+def _what_changed(changes: list[dict[str, Any]]) -> str:
+    """One line for each resumption with other options; empty if there was none."""
+    rows = [
+        f"- after {change['images_seen']} images: "
+        + ", ".join(f"{name} {old} → {new}" for name, (old, new) in change["options"].items())
+        for change in changes
+    ]
+    return "\n".join(["", "Changed on the way:", "", *rows, ""]) if rows else ""
 
 
 def model_card(prior: EDMPrior, nearest: list[float]) -> str:
@@ -16,8 +29,9 @@ def model_card(prior: EDMPrior, nearest: list[float]) -> str:
         nearest: root-mean-square distance of each pictured sample to its nearest training image.
     """
     facts = dict(prior.facts)
-    licence = str(facts.pop("license", "that of the training images"))
+    license = str(facts.pop("license", "that of the training images"))
     recipe = facts.pop("recipe", {})
+    changes = _what_changed(facts.pop("recipe_changes", []))
     title = str(facts.pop("name", "diffsplit prior"))
     curve = prior.curve
     table = (
@@ -31,7 +45,7 @@ def model_card(prior: EDMPrior, nearest: list[float]) -> str:
     channels, height, width = prior.shape
     parameters = sum(p.numel() for p in prior.unet.parameters())
     return f"""---
-license: {licence}
+license: {json.dumps(license, ensure_ascii=False)}
 library_name: diffsplit
 ---
 # {title}
@@ -40,8 +54,14 @@ A denoiser D(x, σ) for {channels}×{height}×{width} images on [-1, 1] and nois
 {prior.sigma_min:g} to {prior.sigma_max:g}: an EDM-preconditioned `UNet2DModel` of diffusers with
 {parameters:,} parameters, stored in half precision.
 
-## Data and licence
-Licence of the weights: {licence}.
+```python
+import diffsplit as ds
+
+prior = ds.load_prior("path/to/this/folder")
+```
+
+## Data and license
+License of the weights: {license}.
 
 {lines}
 
@@ -50,7 +70,7 @@ Licence of the weights: {licence}.
 horizontal flips.
 
 {settings}
-
+{changes}
 ## Measured error
 v(σ), the mean squared error per entry on [-1, 1] over held-out images, output clipped:
 

@@ -1,0 +1,123 @@
+"""The recipe of a training run, and which parts of it may change when the run is resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diffsplit.errors import InputError
+
+__all__ = ["CHANGEABLE", "TrainConfig"]
+
+WARMUP_STEPS = 100
+CHANGEABLE = frozenset(
+    {
+        "images",
+        "lr",
+        "cooldown",
+        "ema",
+        "log_sigma_mean",
+        "log_sigma_std",
+        "checkpoint_minutes",
+    }
+)
+"""Options that a resumed run may change: how long, how fast and at which levels it learns.
+
+The others say what is learned: the network, its noise levels, the batches, which images are held
+out. Another value of those makes another run; held-out images would even be trained on.
+"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run is made of.
+
+    Attributes:
+        size: side of the training images in pixels.
+        images: length of the run, in training images seen (not steps).
+        batch: images per step; small batches make the most of few images.
+        lr: peak learning rate; linear warm-up, then flat, then linear to zero over the last
+            ``cooldown`` of the run.
+        ema: decay of the averaged weights, reached gradually.
+        channels, patch: the network, see `build_unet`.
+        sigma_min, sigma_max: range of noise levels.
+        log_sigma_mean, log_sigma_std: where in it the run dwells.
+        validation: share of the images, at most 256, kept out to measure the error.
+        checkpoint_minutes: the most that a killed run loses.
+        seed: of the initial weights, the order of the images, and the noise.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    size: int = 64
+    images: int = 400_000
+    batch: int = 32
+    lr: float = 4e-3
+    cooldown: float = 0.4
+    ema: float = 0.999
+    channels: tuple[int, ...] = (64, 96, 128)
+    patch: int = 2
+    sigma_min: float = 0.01
+    sigma_max: float = 160.0
+    log_sigma_mean: float = -0.4
+    log_sigma_std: float = 1.4
+    validation: float = 0.02
+    checkpoint_minutes: float = 3.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "images": (self.images >= 1, "1 or more"),
+            "batch": (self.batch >= 1, "1 or more"),
+            "lr": (0 < self.lr < math.inf, "positive and finite"),
+            "cooldown": (0 < self.cooldown <= 1, "above 0 and at most 1"),
+            "ema": (0 <= self.ema < 1, "at least 0 and below 1"),
+            "sigma_min": (0 < self.sigma_min < self.sigma_max, "positive and below sigma_max"),
+            "sigma_max": (self.sigma_max < math.inf, "finite"),
+            "log_sigma_mean": (math.isfinite(self.log_sigma_mean), "finite"),
+            "log_sigma_std": (0 <= self.log_sigma_std < math.inf, "0 or more"),
+            "validation": (0 < self.validation < 1, "between 0 and 1"),
+            "checkpoint_minutes": (self.checkpoint_minutes >= 0, "0 or more"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> TrainConfig:
+        """The inverse of `options`."""
+        return cls(**{**options, "channels": tuple(options["channels"])})
+
+    def options(self) -> dict[str, Any]:
+        """Every option, as JSON keeps it."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    def changes(self, started: dict[str, Any]) -> dict[str, list[Any]]:
+        """What differs from the options of an earlier run: ``{name: [before, now]}``.
+
+        Args:
+            started: `options` of the run that is to be resumed.
+
+        Raises:
+            InputError: an option differs that is not `CHANGEABLE`.
+        """
+        changed = {
+            name: [started.get(name), value]
+            for name, value in self.options().items()
+            if started.get(name) != value
+        }
+        for name, (before, now) in changed.items():
+            if name not in CHANGEABLE:
+                raise InputError(
+                    f"{name} is {now}, but the run was started with {before}; resume with "
+                    f"{name} {before}, or start afresh in another folder."
+                )
+        return changed
+
+    def lr_scale(self, step: int, images_seen: int) -> float:
+        """Share of the peak learning rate after ``step`` steps and ``images_seen`` images."""
+        left = 1 - images_seen / self.images
+        return min(1.0, (step + 1) / WARMUP_STEPS, max(left, 0.0) / self.cooldown)

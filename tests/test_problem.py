@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from diffsplit import Problem
+from diffsplit.channels import GaussianNoise, OneBit, Quantized
+from diffsplit.errors import InputError
+from diffsplit.operators import Identity
+
+SHAPE = (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        None,
+        [[[1.0]]],
+        torch.ones(1, *SHAPE).numpy(),
+        torch.ones(1, *SHAPE, dtype=torch.bool),
+        torch.ones(1, *SHAPE, dtype=torch.float16),
+        torch.ones(1, *SHAPE, dtype=torch.bfloat16),
+        torch.ones(1, *SHAPE, dtype=torch.complex64),
+    ],
+    ids=["None", "list", "array", "bool", "half", "bfloat16", "complex"],
+)
+@pytest.mark.parametrize("channel", [GaussianNoise(0.1), OneBit(0.5)], ids=["real", "bits"])
+def test_measurements_of_another_type_are_refused_in_one_sentence(channel: Any, y: Any) -> None:
+    with pytest.raises(InputError, match=r"float32, float64 or integers, not .*; convert"):
+        Problem(Identity(SHAPE), channel).check(y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.int64])
+def test_floats_and_integers_that_a_channel_can_give_are_accepted(dtype: torch.dtype) -> None:
+    y = torch.ones(1, *SHAPE, dtype=dtype)
+    Problem(Identity(SHAPE), Quantized(bits=2, sigma=0.1, limit=1.0)).check(y)
+    Problem(Identity(SHAPE), GaussianNoise(0.1)).check(y)
+
+
+def test_measurements_on_another_device_than_the_operator_are_refused() -> None:
+    operator = Identity(SHAPE).to("meta")
+    with pytest.raises(InputError, match="on cpu and the operator is on meta"):
+        Problem(operator, GaussianNoise(0.1)).check(torch.ones(1, *SHAPE))
+
+
+def test_a_batch_with_one_generator_per_image_repeats_single_measurements() -> None:
+    problem = Problem(Identity(SHAPE), GaussianNoise(0.1))
+    x = torch.zeros(2, *SHAPE)
+    both = problem.measure(x, generator=[torch.Generator().manual_seed(s) for s in (4, 5)])
+    for image, seed in enumerate((4, 5)):
+        alone = problem.measure(x[:1], generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(both[image], alone[0])
