@@ -56,7 +56,7 @@ class DiffEP(Solver):
     levels: int = 20
     iterations: int = 8
     damping: float = 0.5
-    tolerance: float = 0.01
+    tolerance: float = 0.003
     output: Literal["mean", "sample"] = "mean"
     samples: int = 1
     sample_steps: int = 10
