@@ -105,7 +105,8 @@ class Solver(ABC):
             y: measurements ``(B, *operator.shape_out)``, on the operator's and prior's device.
             prior: the denoiser; ``prior.shape`` is the operator's ``shape_in``.
             generator: all randomness comes from it; a sequence of B gives each image its own.
-                None stands for a fresh generator with seed 0.
+                None stands for a fresh one with seed 0. Use another seed than the
+                operator's: equal seeds draw equal numbers.
             callback: called after each step with a `Step`.
 
         Raises:
