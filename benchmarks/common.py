@@ -1,26 +1,45 @@
-"""What the benchmarks share: interleaved timing, and a line that says on what machine."""
+"""What the benchmarks share: images, priors, interleaved timing, and a line that says where."""
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import diffsplit as ds
-from diffsplit.images import example_cats
+from diffsplit.cli.restoration import Restoration, restoration_operator
+from diffsplit.images import example_cats, from_uint8, load_images
+from diffsplit.noise import seeded
 
-__all__ = ["cats", "interleave", "machine", "one_bit"]
+__all__ = [
+    "SHAPE",
+    "TASKS",
+    "add_image_options",
+    "cats",
+    "chosen_images",
+    "interleave",
+    "machine",
+    "one_bit",
+    "preset",
+    "restoration",
+    "streams",
+]
+
+SHAPE = (3, 64, 64)
 
 
 def machine() -> str:
-    """The machine in words; the figures below it hold for it alone, the ratios travel better."""
+    """Machine and date; the figures below it hold for it alone, the ratios travel better."""
     return (
         f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, "
-        f"PyTorch {torch.__version__}"
+        f"PyTorch {torch.__version__}, {datetime.date.today()}"
     )
 
 
@@ -41,12 +60,63 @@ def cats() -> Tensor:
     return example_cats()
 
 
+def add_image_options(parser: argparse.ArgumentParser, images: int) -> None:
+    """``--images`` and ``--data``, for `chosen_images`."""
+    parser.add_argument("--images", type=int, default=images, help=f"how many (default {images})")
+    parser.add_argument(
+        "--data", type=Path, help="folder or zip of held-out images (default: the eight bundled)"
+    )
+
+
+def chosen_images(options: argparse.Namespace) -> Tensor:
+    """``(n, 3, 64, 64)``: ``--images`` of ``--data``, evenly spread over it."""
+    if options.images < 1:
+        raise SystemExit("--images is at least 1.")
+    x = cats() if options.data is None else from_uint8(load_images(options.data, SHAPE[1]))
+    return x[:: max(1, len(x) // options.images)][: options.images]
+
+
+def streams(count: int, purpose: str) -> list[torch.Generator]:
+    """A generator an image, so that the batch an image is in does not matter."""
+    return [seeded(i, purpose) for i in range(count)]
+
+
+TASKS = {
+    "super-resolution": "super-resolution ×4, bicubic",
+    "inpaint-box": "inpainting, 25×25 box",
+    "inpaint-random": "inpainting, 50 % of the pixels",
+    "gaussian-deblur": "Gaussian blur 15×15, std 0.75",
+    "gaussian-deblur-wide": "Gaussian blur 15×15, std 1.5",
+    "gaussian-deblur-widest": "Gaussian blur 61×61, std 3",
+    "motion-deblur": "motion blur 15×15",
+    "denoise": "denoising",
+}
+"""Tasks of ``diffsplit measure``, which scales the DCDP paper's to 64×64, and what they are there.
+
+The paper's Gaussian blur, so scaled, is mild enough to be inverted without noise; wider ones are
+not. The widest has the paper's kernel."""
+WIDER = {"gaussian-deblur-wide": (15, 1.5), "gaussian-deblur-widest": (61, 3.0)}
+
+
+def restoration(task: str, noise: float) -> ds.Problem:
+    """One of `TASKS` with Gaussian noise of that level; pixels and camera shake of seed 0."""
+    if task in WIDER:
+        operator: ds.operators.LinearOperator = ds.operators.Blur.gaussian(SHAPE, *WIDER[task])
+    else:
+        operator = restoration_operator(Restoration(task), SHAPE, fraction=0.5, seed=0)
+    return ds.Problem(operator, ds.channels.GaussianNoise(sigma=noise))
+
+
+def preset(task: str) -> str:
+    """The name under which `DCDP.preset` has the settings for one of `TASKS`."""
+    return "gaussian-deblur" if task in WIDER else task
+
+
 def one_bit(rows: int, kind: str, sigma: float = 0.5) -> ds.Problem:
     """1-bit compressed sensing of a 64×64 picture."""
-    shape = (3, 64, 64)
     operator = (
-        ds.operators.GaussianMatrix(shape, rows=rows, seed=0)
+        ds.operators.GaussianMatrix(SHAPE, rows=rows, seed=0)
         if kind == "gaussian"
-        else ds.operators.RandomizedTransform(shape, rows=rows, seed=0)
+        else ds.operators.RandomizedTransform(SHAPE, rows=rows, seed=0)
     )
     return ds.Problem(operator, ds.channels.OneBit(sigma=sigma))

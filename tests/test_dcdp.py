@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit import Problem, channels, operators
+from diffsplit.data_steps import collapsed_momentum
 from diffsplit.data_steps.momentum import default_step_size
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.noise import randn_like
@@ -157,6 +158,19 @@ def test_dcdp_is_algorithm_1_as_the_paper_writes_and_runs_it(version, known):
     torch.testing.assert_close(image, x.clamp(-1, 1), rtol=1e-8, atol=1e-8)
 
 
+def test_a_callback_sees_both_iterates_of_every_round():
+    prior, steps = _prior(), []
+    problem, y = _measured(BLUR)
+    solver = DCDP(rounds=3, tau=5, start=100, purifier="tweedie")
+    solver(problem, y, prior, generator=_seed(4), callback=steps.append)
+    generator, v = _seed(4), torch.zeros(2, *SHAPE, dtype=torch.float64)
+    for step, level in zip(steps, solver.levels, strict=True):
+        x = collapsed_momentum(problem, y, v, 5, default_step_size(problem, y))
+        v = purify(prior, x, purification_grid("tweedie", level, 20, prior), generator)
+        torch.testing.assert_close(step.consistent, x)
+        torch.testing.assert_close(step.image, v)
+
+
 @pytest.mark.parametrize("purifier", ["tweedie", "consistency"])
 @pytest.mark.parametrize(
     "operator",
@@ -194,22 +208,40 @@ def test_a_consistency_model_is_asked_once_a_round_at_the_noise_that_was_added()
 
 
 @pytest.mark.parametrize(
-    "channel",
-    [channels.OneBit(0.5), channels.Logistic(), channels.Quantized(bits=2, sigma=0.5)],
+    ("channel", "remains"),
+    [
+        (channels.OneBit(0.5), 0.5),
+        (channels.Logistic(), 0.8),
+        (channels.Quantized(bits=2, sigma=0.5), 0.4),
+    ],
     ids=["one-bit", "logistic", "quantized"],
 )
-def test_dcdp_recovers_from_quantized_measurements_through_their_likelihood(channel):
+@pytest.mark.parametrize("tau", [5, 20])
+def test_dcdp_recovers_from_quantized_measurements_through_their_likelihood(channel, remains, tau):
     prior = GaussianPrior(SHAPE, 0.0, torch.logspace(0, -3, SIZE).view(SHAPE))
-    problem = Problem(4 * operators.GaussianMatrix(SHAPE, rows=400, seed=1), channel)
-    x = prior.sample(8, _seed(1))
-    y = problem.measure(x, generator=_seed(2))
-    # noisy bits are soon overfitted: few steps, and purification to the end
-    solver = DCDP(purifier="tweedie", tau=3, end=200)
-    result = solver(problem, y, prior)
-    assert (result.image - x).square().mean() < 0.8 * x.square().mean()
-    assert result.trace["misfit"][-1].mean() < problem.nll(torch.zeros_like(x), y).mean()
+    shares = []
+    for draw in range(3):
+        problem = Problem(4 * operators.GaussianMatrix(SHAPE, rows=400, seed=draw), channel)
+        x = prior.sample(8, _seed(100 + draw))
+        y = problem.measure(x, generator=_seed(200 + draw))
+        # steps that go as far in a round as a prior of the last level's variance would let them
+        reach = sum((1 - 0.9**k) / (1 - 0.9) for k in range(1, tau + 1))
+        step_size = min(default_step_size(problem, y), ddpm_sigmas()[99] ** 2 / reach)
+        solver = DCDP(purifier="tweedie", tau=tau, end=100, step_size=step_size)
+        result = solver(problem, y, prior, generator=_seed(300 + draw))
+        shares.append(float((result.image - x).square().sum() / x.square().sum()))
+        assert result.trace["misfit"][-1].mean() < problem.nll(torch.zeros_like(x), y).mean()
+    assert sum(shares) / 3 < remains
+
+
+def test_a_step_size_of_none_is_the_inverse_of_the_largest_curvature():
+    problem, y = _measured(4 * operators.GaussianMatrix(SHAPE, 40, 0), channels.OneBit(0.5))
+    solver = DCDP(rounds=2, tau=3, purifier="tweedie", end=200)
+    given = DCDP(**{**vars(solver), "step_size": default_step_size(problem, y)})
     twice = DCDP(**{**vars(solver), "step_size": 2 * default_step_size(problem, y)})
-    assert not torch.equal(twice(problem, y, prior).image, result.image)
+    image = solver(problem, y, _prior()).image
+    assert torch.equal(given(problem, y, _prior()).image, image)
+    assert not torch.equal(twice(problem, y, _prior()).image, image)
 
 
 SOLVERS = {

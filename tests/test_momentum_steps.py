@@ -103,6 +103,19 @@ def test_the_recurrence_never_loses_small_singular_values_to_cancellation():
     torch.testing.assert_close(q, torch.tensor([25.0, 25.0, 1 - 0.5**50], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 64, 100, 1000])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_squaring_the_step_gives_what_stepping_gives(steps, momentum):
+    squares = torch.cat([torch.zeros(1), torch.logspace(-12, 0, 49)]).double()
+    step_size = 1.9 * (1 + momentum)  # close to where it diverges
+    u, w = torch.zeros_like(squares), torch.zeros_like(squares)
+    for _ in range(steps):
+        w = momentum * w + 1 - squares * u
+        u = u + step_size * w
+    q = recurrence(squares, steps, step_size, momentum)
+    torch.testing.assert_close(q, u, rtol=1e-11, atol=0)
+
+
 def test_no_operator_call_is_left_where_a_spectrum_is_known():
     operator = operators.Blur.gaussian(SHAPE, size=5, std=1.0)
     metered = MeteredOperator(operator)

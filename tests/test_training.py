@@ -16,8 +16,8 @@ from diffsplit.errors import DivergenceError, InputError
 from diffsplit.images import load_image, save_image
 from diffsplit.solvers.reverse import sample
 from diffsplit.training import TrainConfig, started_config, train
-from diffsplit.training.objective import draw_sigma
-from diffsplit.training.report import Reporter, nearest_images
+from diffsplit.training.denoiser import DenoiserRun, draw_sigma
+from diffsplit.training.nearest import nearest_images
 from diffsplit.training.run import Run
 
 accelerate = pytest.importorskip("accelerate")
@@ -44,7 +44,7 @@ def zip_of_pictures(path, brightness=1.0):
 def few_sampling_steps(monkeypatch):
     """Pictures in two steps: they are drawn at every checkpoint, and sampling has its own tests."""
     monkeypatch.setattr(
-        "diffsplit.training.report.sample",
+        "diffsplit.training.denoiser.sample",
         lambda prior, count, steps, generator: sample(prior, count, 2, generator),
     )
 
@@ -79,7 +79,11 @@ def contents(folder):
 def new_run(config, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    return Run(config, images, accelerate.Accelerator(mixed_precision="bf16", cpu=True)), images
+    return DenoiserRun(config, images[:6], images[6:], accelerator())
+
+
+def accelerator():
+    return accelerate.Accelerator(mixed_precision="bf16", cpu=True)
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
@@ -91,10 +95,10 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     class InterruptedRunError(Exception):
         pass
 
-    def interrupt(run, images):
+    def interrupt(run):
         if run.step == 2:
             raise InterruptedRunError
-        return original(run, images)
+        return original(run)
 
     original = Run.update
     with monkeypatch.context() as patch:
@@ -171,8 +175,8 @@ def test_options_that_change_on_resume_take_effect_and_are_on_record(pictures, s
             "images_seen": 8,
             "options": {
                 "images": [8, 10],
-                "lr": [0.004, 0.001],
-                "ema": [0.999, 0.5],
+                "lr": [0.003, 0.001],
+                "ema": [0.9995, 0.5],
                 "log_sigma_mean": [-0.4, 0.5],
             },
         }
@@ -182,18 +186,29 @@ def test_options_that_change_on_resume_take_effect_and_are_on_record(pictures, s
     assert state["ema"]["decay"] == 0.5
     assert state["optimizer"][0]["param_groups"][0]["lr"] < 1e-3
     card = (started / "README.md").read_text("utf-8")
-    assert "- after 8 images: images 8 → 10, lr 0.004 → 0.001, ema 0.999 → 0.5" in card
+    assert "- after 8 images: images 8 → 10, lr 0.003 → 0.001, ema 0.9995 → 0.5" in card
     assert prior.facts["license"] == LICENSE  # kept, since it was not given again
     again = train(pictures, started, replace(config, images=14), cpu=True, resume=True)
     assert [row["images_seen"] for row in again.facts["recipe_changes"]] == [8, 12]
 
 
-def test_a_resumed_run_keeps_the_statistics_of_the_images_it_was_started_with(started, tmp_path):
-    before = load_prior(started)
+def test_a_run_is_not_resumed_on_other_images(started, tmp_path):
+    before = contents(started)
     darker = zip_of_pictures(tmp_path / "darker.zip", brightness=0.3)
-    after = train(darker, started, replace(TINY, images=12), cpu=True, resume=True)
-    assert after.sigma_data == before.sigma_data
-    assert after.mean_square == before.mean_square
+    with pytest.raises(InputError, match="on other data"):
+        train(darker, started, replace(TINY, images=12), cpu=True, resume=True)
+    assert contents(started) == before
+
+
+def test_a_run_starts_from_the_weights_and_network_of_another_prior(finished, pictures, tmp_path):
+    wide = replace(TINY, channels=(32, 32, 32), images=4, lr=1e-9)
+    prior = train(pictures, tmp_path / "new", wide, cpu=True, init=finished)
+    for a, b in zip(prior.unet.parameters(), load_prior(finished).unet.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    assert prior.facts["recipe"]["channels"] == list(TINY.channels)
+    assert prior.facts["started_from"] == finished.name
+    with pytest.raises(InputError, match="training starts from a prior"):
+        train(pictures, tmp_path / "other", replace(TINY, size=32), cpu=True, init=finished)
 
 
 def test_images_seen_are_counted(pictures, started):
@@ -243,16 +258,16 @@ def test_a_diverged_run_says_so_and_leaves_the_last_checkpoint_and_prior(picture
     assert contents(started) == before
 
 
-def test_a_denoiser_whose_output_is_not_finite_has_diverged(tmp_path):
-    run, images = new_run(TINY)
+def test_a_denoiser_whose_output_is_not_finite_has_diverged():
+    run = new_run(TINY)
     run.prior.sigma_data = math.nan
     with pytest.raises(DivergenceError, match="positive and finite"):
-        Reporter(tmp_path, 8, images).error(run.prior, (0.5, 1.0))
+        run.error((0.5, 1.0))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e5])
 def test_a_weight_or_loss_that_cannot_be_stored_is_found(value):
-    run, _ = new_run(TINY)
+    run = new_run(TINY)
     run.check_finite([torch.tensor(1.0)])
     if value != 1e5:  # as a loss that is nothing
         with pytest.raises(DivergenceError):
@@ -266,21 +281,19 @@ def test_training_leaves_the_global_generator_alone():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         state = torch.get_rng_state()
-        run, images = new_run(TINY)
-        run.update(images)
+        new_run(TINY).update()
         assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(54321)
-        same, _ = new_run(TINY)
-    first, _ = new_run(TINY)
-    other, _ = new_run(replace(TINY, seed=1))
-    assert torch.equal(first.unet.conv_in.weight, same.unet.conv_in.weight)
-    assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
+        same = new_run(TINY).network
+    first, other = new_run(TINY).network, new_run(replace(TINY, seed=1)).network
+    assert torch.equal(first.conv_in.weight, same.conv_in.weight)
+    assert not torch.equal(first.conv_in.weight, other.conv_in.weight)
 
 
 def test_images_of_one_color_are_refused():
     gray = torch.full((8, 3, 16, 16), 90, dtype=torch.uint8)
     with pytest.raises(InputError, match="one color"):
-        Run(TINY, gray, accelerate.Accelerator(mixed_precision="bf16", cpu=True))
+        DenoiserRun(TINY, gray, gray, accelerator())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 from diffsplit import __version__
 from diffsplit.cli.common import examples, prose
 from diffsplit.cli.demo import demo
+from diffsplit.cli.distill import distill
 from diffsplit.cli.info import info
 from diffsplit.cli.measure import measure
 from diffsplit.cli.recover import recover
@@ -66,6 +67,7 @@ app.command(
     epilog=examples(
         "diffsplit demo",
         "diffsplit demo --rows 4096 --operator hadamard -o cats.png",
+        "diffsplit demo --task super-resolution",
     ),
 )(demo)
 app.command(
@@ -85,7 +87,8 @@ app.command(
         "diffsplit recover cat.safetensors -o recovered.png --truth cat.jpg --figure compare.png",
         "diffsplit recover cat.safetensors -o recovered.png --samples 8 --figure samples.png",
         "diffsplit recover cat.safetensors -o recovered.png --solver diff-onebit --trace steps.csv",
-        "diffsplit recover cat.safetensors -o recovered.png --solver dcdp",
+        "diffsplit recover cat.safetensors -o recovered.png --solver dcdp --purifier ddim",
+        "diffsplit recover cat.safetensors -o recovered.png --solver dcdp-latent",
     ),
 )(recover)
 app.command(
@@ -96,5 +99,14 @@ app.command(
     epilog=examples(
         "diffsplit train cats.zip --out my-cats --size 64 --images 400000",
         "diffsplit train cats.zip --out my-cats --images 800000 --resume",
+        "diffsplit train dogs.zip --out my-dogs --init cats-64 --images 100000",
+        "diffsplit train cats.zip --out my-latent-cats --latent",
     ),
 )(train)
+app.command(
+    help=prose(distill),
+    epilog=examples(
+        "diffsplit distill cats-64 --out my-fast-cats --data cats.zip",
+        "diffsplit distill my-cats --out my-fast-cats --images 200000",
+    ),
+)(distill)

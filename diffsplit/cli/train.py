@@ -1,4 +1,4 @@
-"""``diffsplit train``: a folder or zip of images becomes a prior."""
+"""``diffsplit train``: a folder or zip of images becomes a prior, of pixels or of latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["train"]
+from diffsplit.errors import InputError
+
+__all__ = ["given", "said", "train"]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def said(out: Path, resume: bool, name: str | None, license_: str | None) -> dict[str, Any]:
+    """What the model card should say; a resumed run goes on saying what it was started with."""
+    return given(name=name if name or resume else out.resolve().name, license=license_)
 
 
 def train(
@@ -33,11 +45,11 @@ def train(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Images per step; 32 by default.")
+        int | None, typer.Option(min=1, help="Images per step; 24 by default.")
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="Peak learning rate, 0.004 by default; lower it if a run diverges."),
+        typer.Option(help="Peak learning rate, 0.003 by default; lower it if a run diverges."),
     ] = None,
     resume: Annotated[
         bool,
@@ -47,6 +59,26 @@ def train(
             "--images and --lr may be given anew.",
         ),
     ] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRIOR",
+            help="Start from this prior instead of random weights: a bundled name or a folder that "
+            "this command wrote.",
+        ),
+    ] = None,
+    latent: Annotated[
+        bool,
+        typer.Option(
+            "--latent",
+            help="Train an autoencoder first, and the diffusion model on its latents: for "
+            "recover --solver dcdp-latent.",
+        ),
+    ] = False,
+    autoencoder_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --latent: length of the first run; 120000 by default."),
+    ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
@@ -69,21 +101,55 @@ def train(
     the folder, training/ shows the loss curve and samples as they improve. Needs the extra:
     pip install 'diffsplit\\[train]'.
     """
-    from diffsplit.training import TrainConfig, started_config
-    from diffsplit.training import train as run
+    if latent and init is not None:
+        raise InputError("--init starts a model of pixels; leave out --latent or --init.")
+    if autoencoder_images is not None and not latent:
+        raise InputError("--autoencoder-images belongs to --latent; leave it out or add that.")
+    shared: dict[str, Any] = {
+        "resume": resume,
+        "validation": validation,
+        "facts": said(out, resume, name, license_),
+        "cpu": cpu,
+    }
+    options = given(images=images, batch=batch, lr=lr)
+    if latent:
+        shape = _latent(source, out, size, autoencoder_images, options, shared)
+    else:
+        shape = _pixels(source, out, init, {**options, **given(size=size)}, shared)
+    levels, height, width = shape
+    print(f"{out}: a prior for {levels}×{height}×{width} images.")
+    solver = "--solver dcdp-latent " if latent else ""
+    print(f"Use it with recover {solver}--prior {quote(str(out))}")
 
-    given: dict[str, Any] = {"size": size, "images": images, "batch": batch, "lr": lr}
-    config = started_config(out) if resume else TrainConfig()
-    facts = {"name": name if name or resume else out.resolve().name, "license": license_}
-    prior = run(
+
+def _pixels(
+    source: Path, out: Path, init: str | None, options: dict[str, Any], shared: dict[str, Any]
+) -> tuple[int, ...]:
+    from diffsplit.training import TrainConfig, started_config, train
+
+    config = started_config(out) if shared["resume"] else TrainConfig()
+    return train(source, out, replace(config, **options), init=init, **shared).shape
+
+
+def _latent(
+    source: Path,
+    out: Path,
+    size: int | None,
+    autoencoder_images: int | None,
+    options: dict[str, Any],
+    shared: dict[str, Any],
+) -> tuple[int, ...]:
+    from diffsplit.training.autoencoder import AutoencoderConfig
+    from diffsplit.training.latent import LATENT_CONFIG, started_latent_config, train_latent
+
+    first, second = AutoencoderConfig(), None
+    if shared["resume"]:
+        first, second = started_latent_config(out)
+    changed = {**given(size=size, images=autoencoder_images), **given(batch=options.get("batch"))}
+    return train_latent(
         source,
         out,
-        replace(config, **{key: value for key, value in given.items() if value is not None}),
-        resume=resume,
-        validation=validation,
-        facts={key: value for key, value in facts.items() if value is not None},
-        cpu=cpu,
-    )
-    levels, height, width = prior.shape
-    print(f"{out}: a prior for {levels}×{height}×{width} images.")
-    print(f"Use it with --prior {quote(str(out))}")
+        replace(first, **changed),
+        replace(second or LATENT_CONFIG, **options),
+        **shared,
+    ).shape

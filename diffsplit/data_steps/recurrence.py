@@ -6,8 +6,9 @@ With A = U diag(s) Vᵀ, a coefficient c of Vᵀx and the coefficient d of Uᵀy
     c_τ = p c_0 + q s d,    p = 1 − s² q,
     q = u_τ of   w ← β w + 1 − s² u,   u ← u + η w,   from u = w = 0,
 
-so that τ steps cost two transforms instead of 2τ operator calls. Where A Aᵀ = c I there is but one
-singular value, and x_τ = x + q Aᵀ(y − A x) needs no spectrum.
+so that τ steps cost two transforms instead of 2τ operator calls, and the recurrence about log₂ τ
+squarings of the affine map (w, u) ↦ (w, u). Where A Aᵀ = c I there is but one singular value, and
+x_τ = x + q Aᵀ(y − A x) needs no spectrum.
 """
 
 from __future__ import annotations
@@ -29,10 +30,17 @@ def recurrence(squares: Tensor, steps: int, step_size: float, momentum: float) -
     of its pixels.
     """
     distinct, where = torch.unique(squares.double(), return_inverse=True)
-    u, w = torch.zeros_like(distinct), torch.zeros_like(distinct)
-    for _ in range(steps):
-        w.mul_(momentum).add_(1).addcmul_(distinct, u, value=-1)
-        u.add_(w, alpha=step_size)
+    one, w, u = torch.ones_like(distinct), torch.zeros_like(distinct), torch.zeros_like(distinct)
+    # 2ⁱ steps at once: w ← a w + b u + e, u ← c w + d u + f.
+    a, b, e = momentum * one, -distinct, one
+    c, d, f = step_size * momentum * one, 1 - step_size * distinct, step_size * one
+    while steps:
+        if steps % 2:
+            w, u = a * w + b * u + e, c * w + d * u + f
+        steps //= 2
+        e, f = a * e + b * f + e, c * e + d * f + f
+        cross, trace = b * c, a + d
+        a, b, c, d = a * a + cross, b * trace, c * trace, d * d + cross
     return u[where]
 
 

@@ -9,7 +9,6 @@ starts: it answers with one likely image, and not, as a denoiser does, with the 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +17,18 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.files import atomic_folder
 from diffsplit.priors.base import Prior, check_levels
 from diffsplit.priors.class_label import with_label
-from diffsplit.priors.edm import CONFIG_NAME, NOISE_SCALE, image_shape, read_config
+from diffsplit.priors.edm import NOISE_SCALE, image_shape
+from diffsplit.priors.folder import described, write_folder
 from diffsplit.priors.pretrained import components, load_part, part_config, save_part
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-__all__ = ["ConsistencyFunction", "ConsistencyPrior"]
+__all__ = ["FORMAT", "SCHEDULER", "ConsistencyFunction", "ConsistencyPrior"]
 
+FORMAT = "diffsplit-consistency"
 SCHEDULER = "CMStochasticIterativeScheduler"
 
 
@@ -102,8 +102,6 @@ class ConsistencyPrior(ConsistencyFunction):
         from diffusers import CMStochasticIterativeScheduler
 
         config = {
-            "format": "diffsplit-consistency",
-            "version": 1,
             "sigma_data": self.sigma_data,
             "patch": self.patch,
             "sigma_min": self.sigma_min,
@@ -114,10 +112,9 @@ class ConsistencyPrior(ConsistencyFunction):
         scheduler = CMStochasticIterativeScheduler(
             sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
         )
-        with atomic_folder(folder, last=CONFIG_NAME) as temporary:
+        with write_folder(folder, FORMAT, config) as temporary:
             save_part(self.unet, temporary / "unet", half)
             scheduler.save_pretrained(temporary / "scheduler")
-            (temporary / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> ConsistencyPrior:
@@ -126,14 +123,7 @@ class ConsistencyPrior(ConsistencyFunction):
         Raises:
             InputError: a file is missing, unreadable, or of another format version.
         """
-        config = read_config(folder)
-        if config.get("format") != "diffsplit-consistency" or config.get("version") != 1:
-            raise InputError(
-                f"{folder}: format {config.get('format')!r:.40} version "
-                f"{config.get('version')!r:.20}; "
-                "this version reads 'diffsplit-consistency' version 1; update diffsplit."
-            )
-        try:
+        with described(folder, FORMAT) as config:
             return cls(
                 load_part("UNet2DModel", str(folder), "unet", device),
                 sigma_data=float(config["sigma_data"]),
@@ -143,11 +133,6 @@ class ConsistencyPrior(ConsistencyFunction):
                 mean_square=float(config["mean_square"]),
                 facts=dict(config["facts"]),
             )
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(
-                f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it "
-                "again."
-            ) from error
 
     @classmethod
     def from_pretrained(

@@ -10,7 +10,6 @@ ln σ that suits the U-Net's sinusoidal time embedding.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +18,30 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.files import atomic_folder
 from diffsplit.priors.base import Prior, check_levels
 from diffsplit.priors.error_curve import ErrorCurve
+from diffsplit.priors.folder import described, write_folder
 from diffsplit.priors.pretrained import image_sides, load_part, save_part
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-__all__ = ["CONFIG_NAME", "EDMPrior", "build_unet", "image_shape", "read_config"]
+__all__ = ["FORMAT", "EDMPrior", "build_unet", "image_shape"]
 
-CONFIG_NAME = "prior.json"
+FORMAT = "diffsplit-edm"
 NOISE_SCALE = 250.0
 
 
-def build_unet(size: int, patch: int, channels: tuple[int, ...]) -> UNet2DModel:
-    """A U-Net for ``size``×``size`` RGB images in patches; its output starts at zero.
+def build_unet(
+    size: int, patch: int, channels: tuple[int, ...], image_channels: int = 3
+) -> UNet2DModel:
+    """A U-Net for ``size``×``size`` images in patches; its output starts at zero.
 
     Args:
         size: side of the image in pixels, divisible by ``patch · 2^(levels − 1)``.
         patch: side of the blocks that become channels.
         channels: width of each resolution level, multiples of 16.
+        image_channels: of the images: 3 for RGB.
     """
     from diffusers import UNet2DModel
 
@@ -50,8 +52,8 @@ def build_unet(size: int, patch: int, channels: tuple[int, ...]) -> UNet2DModel:
         )
     unet = UNet2DModel(
         sample_size=size // patch,
-        in_channels=3 * patch**2,
-        out_channels=3 * patch**2,
+        in_channels=image_channels * patch**2,
+        out_channels=image_channels * patch**2,
         layers_per_block=1,
         block_out_channels=channels,
         down_block_types=("DownBlock2D",) * levels,
@@ -64,24 +66,6 @@ def build_unet(size: int, patch: int, channels: tuple[int, ...]) -> UNet2DModel:
             torch.nn.init.zeros_(resnet.conv2.weight)
     torch.nn.init.zeros_(unet.conv_out.weight)
     return unet
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The JSON object in ``prior.json`` in a folder.
-
-    Raises:
-        InputError: there is no such file, or it holds something else.
-    """
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise TypeError("no JSON object")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{folder / CONFIG_NAME}: not a readable prior description ({error}); "
-            "give a folder written by `diffsplit train`."
-        ) from error
-    return config
 
 
 def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
@@ -170,8 +154,6 @@ class EDMPrior(Prior):
         from diffusers import EDMEulerScheduler
 
         config = {
-            "format": "diffsplit-edm",
-            "version": 1,
             "sigma_data": self.sigma_data,
             "patch": self.patch,
             "sigma_min": self.sigma_min,
@@ -185,10 +167,9 @@ class EDMPrior(Prior):
         scheduler = EDMEulerScheduler(
             sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
         )
-        with atomic_folder(folder, last=CONFIG_NAME) as temporary:
+        with write_folder(folder, FORMAT, config) as temporary:
             save_part(self.unet, temporary / "unet", half)
             scheduler.save_pretrained(temporary / "scheduler")
-            (temporary / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> EDMPrior:
@@ -197,14 +178,7 @@ class EDMPrior(Prior):
         Raises:
             InputError: a file is missing, unreadable, malformed, or of another format version.
         """
-        config = read_config(folder)
-        if config.get("format") != "diffsplit-edm" or config.get("version") != 1:
-            raise InputError(
-                f"{folder}: format {config.get('format')!r:.40} version "
-                f"{config.get('version')!r:.20}; "
-                "this version reads 'diffsplit-edm' version 1; update diffsplit or train again."
-            )
-        try:
+        with described(folder, FORMAT) as config:
             curve = config["error_curve"]
             return cls(
                 load_part("UNet2DModel", str(folder), "unet", device),
@@ -216,11 +190,6 @@ class EDMPrior(Prior):
                 curve=None if curve is None else _curve(curve),
                 facts=dict(config["facts"]),
             )
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(
-                f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it "
-                "again."
-            ) from error
 
 
 def _curve(table: dict[str, list[float]]) -> ErrorCurve:

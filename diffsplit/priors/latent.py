@@ -8,7 +8,6 @@ prior, sees scaled latents alone, and its noise levels are in their units.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,18 +17,19 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.files import atomic_folder
 from diffsplit.priors.base import Prior, check_shape
 from diffsplit.priors.class_label import with_label
 from diffsplit.priors.diffusers import DiffusersPrior
-from diffsplit.priors.edm import CONFIG_NAME, EDMPrior, read_config
+from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.folder import described, write_folder
 from diffsplit.priors.pretrained import components, load_part, save_part
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel
 
-__all__ = ["LatentPrior"]
+__all__ = ["FORMAT", "LatentPrior"]
 
+FORMAT = "diffsplit-latent"
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
 
 
@@ -200,18 +200,15 @@ class LatentPrior(Prior):
                 "model is already a folder."
             )
         config = {
-            "format": "diffsplit-latent",
-            "version": 1,
             "shape": list(self.shape),
             "scaling": self.scaling,
             "shift": self.shift,
             "facts": self.facts,
         }
         scale = {"scaling_factor": self.scaling, "shift_factor": self.shift}
-        with atomic_folder(folder, last=CONFIG_NAME) as temporary:
+        with write_folder(folder, FORMAT, config) as temporary:
             save_part(self.autoencoder, temporary / "vae", half, **scale)
             self.latent.save(temporary / "latent", half)
-            (temporary / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> LatentPrior:
@@ -220,20 +217,8 @@ class LatentPrior(Prior):
         Raises:
             InputError: a file is missing, unreadable, or of another format version.
         """
-        config = read_config(folder)
-        if config.get("format") != "diffsplit-latent" or config.get("version") != 1:
-            raise InputError(
-                f"{folder}: format {config.get('format')!r:.40} version "
-                f"{config.get('version')!r:.20}; "
-                "this version reads 'diffsplit-latent' version 1; update diffsplit."
-            )
-        autoencoder = load_part("AutoencoderKL", str(folder), "vae", device)
-        latent = EDMPrior.load(folder / "latent", device)
-        try:
+        with described(folder, FORMAT) as config:
+            autoencoder = load_part("AutoencoderKL", str(folder), "vae", device)
+            latent = EDMPrior.load(folder / "latent", device)
             scaling, shift = float(config["scaling"]), float(config["shift"])
             return cls.from_models(autoencoder, latent, scaling, shift, dict(config["facts"]))
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(
-                f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it "
-                "again."
-            ) from error

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from diffsplit.errors import InputError
+from diffsplit.priors import consistency, latent
 from diffsplit.priors.base import Prior
 from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
-from diffsplit.priors.edm import CONFIG_NAME, EDMPrior, read_config
+from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.folder import CONFIG_NAME, read_config
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.priors.pretrained import components
 
@@ -66,8 +68,8 @@ def load_prior(
 
 def _load_own(folder: Path, device: str | torch.device) -> Prior:
     kind = read_config(folder).get("format")
-    if kind == "diffsplit-latent":
+    if kind == latent.FORMAT:
         return LatentPrior.load(folder, device)
-    if kind == "diffsplit-consistency":
+    if kind == consistency.FORMAT:
         return ConsistencyPrior.load(folder, device)
     return EDMPrior.load(folder, device)

@@ -115,6 +115,7 @@ def save_part(model: Any, folder: Path, half: bool, **config: Any) -> None:
         config: entries of its configuration to set otherwise.
     """
     known = {key: value for key, value in model.config.items() if key != "_name_or_path"}
-    copy = type(model).from_config({**known, **config})
+    with torch.random.fork_rng(devices=[]):  # new weights are drawn, and replaced
+        copy = type(model).from_config({**known, **config})
     copy.load_state_dict(model.state_dict())
     (copy.half() if half else copy).save_pretrained(folder)

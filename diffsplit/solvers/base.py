@@ -48,13 +48,21 @@ class Watch:
     callback: Callback | None
     trace: Trace
 
-    def __call__(self, sigma: Tensor, image: Tensor, s: Tensor, **numbers: Tensor) -> None:
+    def __call__(
+        self,
+        sigma: Tensor,
+        image: Tensor,
+        s: Tensor,
+        consistent: Tensor | None = None,
+        **numbers: Tensor,
+    ) -> None:
         """Note one step.
 
         Args:
             sigma: noise level ``(B,)``.
             image: the current estimate x̂ ``(B, *shape)``.
             s: A x̂ ``(B, *shape_out)``.
+            consistent: see `Step`.
             numbers: further columns of the trace, each ``(B,)``.
         """
         channel = self.problem.channel
@@ -64,7 +72,7 @@ class Watch:
             row["sign_consistency"] = agreement.flatten(1).mean(1)
         self.trace.rows.append(row)
         if self.callback is not None:
-            self.callback(Step(len(self.trace) - 1, self.total, sigma, image, row))
+            self.callback(Step(len(self.trace) - 1, self.total, sigma, image, row, consistent))
 
 
 class Solver(ABC):
@@ -105,8 +113,7 @@ class Solver(ABC):
             y: measurements ``(B, *operator.shape_out)``, on the operator's and prior's device.
             prior: the denoiser; ``prior.shape`` is the operator's ``shape_in``.
             generator: all randomness comes from it; a sequence of B gives each image its own.
-                None stands for a fresh one with seed 0. Use another seed than the
-                operator's: equal seeds draw equal numbers.
+                None stands for `default_generator()`, always the same.
             callback: called after each step with a `Step`.
 
         Raises:

@@ -36,8 +36,10 @@ class DCDP(DecoupledSolver):
     once where the operator has a spectrum or orthogonal rows; a ``step_size`` that diverges is
     refused. With other channels the misfit is −log p(y | A x), whose curvature falls with the
     noise: for one bit or a quantizer η ≈ σ²/‖A‖² suits, for a logistic channel η ≈ 4/‖A‖²; None
-    takes 1/(‖A‖² · largest curvature), which is that. The likelihood of noisy bits is soon
-    overfitted: take few steps (τ of 3 to 10) and end well above 0.
+    takes 1/(‖A‖² · largest curvature), which is that. Too many steps overfit noisy bits, and too
+    few lose to purification what they gain. A round's steps go as far as a prior N(v, σ² I)
+    would let them where η c = σ², c = Σ_{k=1…τ} (1 − β^k)/(1 − β), 13 for τ = 5 and 41 for
+    τ = 10: with T_K = 100 (σ = 0.34) take the smaller of that η and the default.
 
     The trace has columns ``misfit`` of v_k and ``misfit_consistent`` of x_k (½‖·‖² where noiseless
     measurements make the likelihood infinite); a step's image is v_k.

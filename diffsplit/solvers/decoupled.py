@@ -109,6 +109,8 @@ class DecoupledSolver(Solver):
             )
         channel, y = watch.problem.channel, watch.y
         s = watch.problem.operator.apply(v)
-        consistent = misfit(channel, watch.problem.operator.apply(x), y)
-        numbers = {"misfit": misfit(channel, s, y), "misfit_consistent": consistent}
-        watch(per_image(sigma, len(v), v), v, s, **numbers)
+        misfits = {
+            "misfit": misfit(channel, s, y),
+            "misfit_consistent": misfit(channel, watch.problem.operator.apply(x), y),
+        }
+        watch(per_image(sigma, len(v), v), v, s, consistent=x, **misfits)

@@ -14,6 +14,7 @@ their sources; denoising-based AMP (Metzler et al. 2016) for the use of a denois
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,12 +24,14 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import Prior
+from diffsplit.priors.consistency import ConsistencyFunction
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Answer, Solver, Watch, whole, zeros_for
 from diffsplit.solvers.divergence import denoiser_error
 from diffsplit.solvers.message_passing import module_for
+from diffsplit.solvers.metered import MeteredPrior
 from diffsplit.solvers.posterior import posterior_samples
-from diffsplit.solvers.renoising import renoised, renoises
+from diffsplit.solvers.renoising import renoised, renoised_sample, renoises
 
 __all__ = ["DiffEP"]
 
@@ -46,11 +49,13 @@ class DiffEP(Solver):
             at which its predicted noise grew. With noisy measurements it never does; with little
             noise the bare exchange can oscillate.
         tolerance: an image stops when √v1, the predicted noise of r, moved by less than this share.
-        output: ``"mean"``, the posterior mean (of a renoising walk the last estimate, or the
-            average over all samples), or ``"sample"``, a sharp posterior sample.
+        output: ``"mean"``, the posterior mean (of a renoising walk the last estimate), or
+            ``"sample"``, a sharp posterior sample.
         samples: how many posterior samples to draw. One is drawn only for ``output="sample"``;
             two or more are drawn in any case and give the standard-deviation map.
-        sample_steps: network evaluations per sample.
+        sample_steps: network evaluations per sample; 10 unless told otherwise, with a `sampler` 2.
+        sampler: a consistency model that draws the samples in one or two evaluations, where
+            messages pass; a sample of a renoising problem takes ``levels`` of the prior's.
     """
 
     levels: int = 20
@@ -59,10 +64,11 @@ class DiffEP(Solver):
     tolerance: float = 0.003
     output: Literal["mean", "sample"] = "mean"
     samples: int = 1
-    sample_steps: int = 10
+    sample_steps: int | None = None
+    sampler: ConsistencyFunction | None = None
 
     def __post_init__(self) -> None:
-        counts = whole(self.levels, self.iterations, self.samples, self.sample_steps)
+        counts = whole(self.levels, self.iterations, self.samples, self.steps_per_sample)
         if not (counts and 0 <= self.damping < 1 and self.tolerance >= 0):
             raise InputError(
                 "DiffEP needs whole levels, iterations, samples and sample_steps ≥ 1, "
@@ -70,6 +76,13 @@ class DiffEP(Solver):
             )
         if self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
+
+    @property
+    def steps_per_sample(self) -> int:
+        """Network evaluations of one posterior sample."""
+        if self.sample_steps is not None:
+            return self.sample_steps
+        return 10 if self.sampler is None else 2
 
     @property
     def steps_at_most(self) -> int:
@@ -82,6 +95,11 @@ class DiffEP(Solver):
                 "RandomizedTransform, a PixelMask) or with i.i.d. entries (a GaussianMatrix), or "
                 "Gaussian noise and an operator with a spectrum; for another one use DiffOneBit "
                 "or DCDP."
+            )
+        if self.sampler is not None and tuple(self.sampler.shape) != tuple(prior.shape):
+            raise InputError(
+                f"the sampler's images have shape {tuple(self.sampler.shape)} and the prior's "
+                f"{tuple(prior.shape)}; give a consistency model of the same size."
             )
 
     def _solve(
@@ -113,18 +131,28 @@ class DiffEP(Solver):
                 break
         if self.output == "mean" and self.samples == 1:
             return Answer(x_hat)
-        samples = posterior_samples(prior, r, v1.sqrt(), self.samples, self.sample_steps, generator)
+        source, steps = self.sampler or prior, self.steps_per_sample
+        samples = posterior_samples(source, r, v1.sqrt(), self.samples, steps, generator)
+        if self.sampler is not None:
+            assert isinstance(prior, MeteredPrior)  # the caller of `_solve` wraps it
+            prior.calls += self.samples * steps
         return Answer(x_hat if self.output == "mean" else samples[0], samples)
 
     def _walk(
         self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
     ) -> Answer:
-        watch.total = self.samples * self.levels
-        walks = [
-            renoised(problem, y, prior, generator, watch, self.levels) for _ in range(self.samples)
-        ]
-        samples = torch.stack(walks)
-        return Answer(samples.mean(0) if self.output == "mean" else samples[0], samples)
+        draws = self.samples if self.samples > 1 or self.output == "sample" else 0
+        watch.total = self.levels * (draws + (self.output == "mean"))
+
+        def walk(kind: Callable[..., Tensor]) -> Tensor:
+            return kind(problem, y, prior, generator, watch, self.levels)
+
+        mean = walk(renoised) if self.output == "mean" else None
+        samples = torch.stack([walk(renoised_sample) for _ in range(draws)]) if draws else None
+        if mean is not None:
+            return Answer(mean, samples)
+        assert samples is not None  # at least one was drawn
+        return Answer(samples[0], samples)
 
 
 def _keep(done: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class Step:
         sigma: noise level of the step, one per image ``(B,)``.
         image: the current estimate ``(B, *shape)``.
         numbers: the row of the trace that the step adds, each ``(B,)``.
+        consistent: in DCDP x_k ``(B, *shape)``, which the measurements made and no prior has
+            purified yet; it may leave [-1, 1]. ``image`` is v_k. Elsewhere None.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Step:
     sigma: Tensor
     image: Tensor
     numbers: dict[str, Tensor]
+    consistent: Tensor | None = None
 
 
 Callback = Callable[[Step], None]

@@ -16,7 +16,7 @@ with the last evaluation D₋ and its h₋, at no further cost.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,18 +25,18 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Prior
 from diffsplit.schedules import karras_grid
 
-__all__ = ["reverse_diffusion", "sample"]
+__all__ = ["reverse_diffusion", "sample", "walk"]
 
 
-def reverse_diffusion(
+def walk(
     prior: Prior,
     x: Tensor,
     sigmas: Sequence[float] | Sequence[Tensor],
     generator: Generators,
     eta: float = 1.0,
     order: int = 1,
-) -> Tensor:
-    """Walk ``x`` down a falling list of noise levels.
+) -> Iterator[Tensor]:
+    """Walk ``x`` down a falling list of noise levels, yielding where each step leads.
 
     Args:
         x: noisy images ``(B, *shape)`` at ``sigmas[0]``.
@@ -44,8 +44,8 @@ def reverse_diffusion(
         eta: 1 for ancestral sampling, 0 for a deterministic walk.
         order: 1, or 2 for the multistep rule.
 
-    Returns:
-        ``(B, *shape)``; a clean image when the last level is 0.
+    Yields:
+        ``(B, *shape)`` at ``sigmas[1]``, ``sigmas[2]``, …; a clean image when the last level is 0.
     """
     column = (-1,) + (1,) * (x.ndim - 1)
     levels = [torch.as_tensor(s, dtype=x.dtype, device=x.device).view(column) for s in sigmas]
@@ -65,7 +65,20 @@ def reverse_diffusion(
         x = target + kept * (x - target)
         if eta > 0:
             x = x + now * fresh * randn_like(x, generator)
-    return x
+        yield x
+
+
+def reverse_diffusion(
+    prior: Prior,
+    x: Tensor,
+    sigmas: Sequence[float] | Sequence[Tensor],
+    generator: Generators,
+    eta: float = 1.0,
+    order: int = 1,
+) -> Tensor:
+    """The end of a `walk`, ``(B, *shape)``: a clean image when the last level is 0."""
+    *_, end = x, *walk(prior, x, sigmas, generator, eta, order)
+    return end
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Training the small denoisers that the library ships, on any folder or zip of images."""
+"""Training the small models that the library ships, on any folder or zip of images."""
 
-from diffsplit.training.config import CHANGEABLE, TrainConfig
+from diffsplit.training.config import RunConfig, TrainConfig
 from diffsplit.training.train import started_config, train
 
-__all__ = ["CHANGEABLE", "TrainConfig", "started_config", "train"]
+__all__ = ["RunConfig", "TrainConfig", "started_config", "train"]

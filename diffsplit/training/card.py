@@ -1,14 +1,21 @@
-"""The model card that goes with a trained prior."""
+"""The model cards that go with trained priors."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from diffsplit.priors.consistency import ConsistencyPrior
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.training.optimizer import MatrixOptimizer
+from diffsplit.priors.latent import LatentPrior
 
-__all__ = ["model_card"]
+__all__ = ["consistency_card", "denoiser_card", "latent_card"]
+
+NEAREST = (
+    "above the training images nearest to them, mirror images included. Their root-mean-square "
+    "distances on [-1, 1]"
+)
 
 
 def _what_changed(changes: list[dict[str, Any]]) -> str:
@@ -21,38 +28,38 @@ def _what_changed(changes: list[dict[str, Any]]) -> str:
     return "\n".join(["", "Changed on the way:", "", *rows, ""]) if rows else ""
 
 
-def model_card(prior: EDMPrior, nearest: list[float]) -> str:
-    """Markdown: what the prior is, what it was trained on and how, and how wrong it is.
+def _table(left: str, right: str, rows: Sequence[tuple[float, float]]) -> str:
+    lines = [f"| {left} | {right} |", "|---|---|", *(f"| {a:.3g} | {b:.4g} |" for a, b in rows)]
+    return "\n".join(lines)
+
+
+def _card(facts: dict[str, Any], what: str, how: str, measured: str, samples: str) -> str:
+    """Markdown with the header that model hubs read.
 
     Args:
-        prior: with its error curve and facts.
-        nearest: root-mean-square distance of each pictured sample to its nearest training image.
+        facts: of the prior; ``name``, ``license`` and the recipe find their places.
+        what: what the prior is.
+        how: the method of training.
+        measured: the section on quality.
+        samples: what ``samples.png`` shows.
     """
-    facts = dict(prior.facts)
+    facts = dict(facts)
     license = str(facts.pop("license", "that of the training images"))
-    recipe = facts.pop("recipe", {})
+    recipes = {key: facts.pop(key) for key in list(facts) if key.endswith("recipe")}
     changes = _what_changed(facts.pop("recipe_changes", []))
     title = str(facts.pop("name", "diffsplit prior"))
-    curve = prior.curve
-    table = (
-        "\n".join(f"| {s:.3g} | {v:.4g} |" for s, v in zip(curve.sigma, curve.mse, strict=True))
-        if curve
-        else "| | not measured |"
-    )
     lines = "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in facts.items())
-    settings = "\n".join(f"- {key}: {value}" for key, value in recipe.items())
-    distances = ", ".join(f"{d:.2f}" for d in nearest)
-    channels, height, width = prior.shape
-    parameters = sum(p.numel() for p in prior.unet.parameters())
+    settings = "\n\n".join(
+        "\n".join(f"- {key}: {value}" for key, value in recipe.items())
+        for recipe in recipes.values()
+    )
     return f"""---
 license: {json.dumps(license, ensure_ascii=False)}
 library_name: diffsplit
 ---
 # {title}
 
-A denoiser D(x, σ) for {channels}×{height}×{width} images on [-1, 1] and noise levels from
-{prior.sigma_min:g} to {prior.sigma_max:g}: an EDM-preconditioned `UNet2DModel` of diffusers with
-{parameters:,} parameters, stored in half precision.
+{what}
 
 ```python
 import diffsplit as ds
@@ -66,19 +73,96 @@ License of the weights: {license}.
 {lines}
 
 ## Recipe
-{MatrixOptimizer.__name__} (Muon for kernels, AdamW for the rest), bf16, averaged weights,
-horizontal flips.
+{how}
 
 {settings}
 {changes}
-## Measured error
-v(σ), the mean squared error per entry on [-1, 1] over held-out images, output clipped:
-
-| σ | v(σ) |
-|---|---|
-{table}
+## Measured quality
+{measured}
 
 ## Samples
-`samples.png`: unconditional samples (50 evaluations) above the training images nearest to them,
-mirror images included. Their root-mean-square distances on [-1, 1]: {distances}.
+`samples.png`: {samples}
 """
+
+
+def denoiser_card(prior: EDMPrior, nearest: list[float]) -> str:
+    """What the prior is, what it was trained on and how, and how wrong it is.
+
+    Args:
+        prior: with its error curve and facts.
+        nearest: root-mean-square distance of each pictured sample to its nearest training image.
+    """
+    channels, height, width = prior.shape
+    curve = prior.curve
+    rows = list(zip(curve.sigma, curve.mse, strict=True)) if curve else []
+    return _card(
+        prior.facts,
+        f"A denoiser D(x, σ) for {channels}×{height}×{width} images on [-1, 1] and noise levels "
+        f"from\n{prior.sigma_min:g} to {prior.sigma_max:g}: an EDM-preconditioned `UNet2DModel` of "
+        f"diffusers with\n{_parameters(prior.unet):,} parameters, stored in half precision.",
+        "Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal flips.",
+        "v(σ), the mean squared error per entry on [-1, 1] over held-out images, output "
+        "clipped:\n\n" + _table("σ", "v(σ)", rows),
+        f"unconditional samples (50 evaluations) {NEAREST}: {_listed(nearest)}.",
+    )
+
+
+def latent_card(prior: LatentPrior, nearest: list[float], psnr: float) -> str:
+    """The same for an autoencoder and a denoiser of its latents.
+
+    Args:
+        psnr: of held-out images after encoding and decoding, in dB.
+    """
+    assert isinstance(prior.latent, EDMPrior)
+    curve = prior.latent.curve
+    rows = list(zip(curve.sigma, curve.mse, strict=True)) if curve else []
+    autoencoder, denoiser = _parameters(prior.autoencoder), _parameters(prior.latent.unet)
+    return _card(
+        prior.facts,
+        f"A KL autoencoder (`AutoencoderKL` of diffusers, {autoencoder:,} parameters) that turns\n"
+        f"{_sizes(prior.shape)} images on [-1, 1] into {_sizes(prior.latent_shape)} latents, and a "
+        f"denoiser of these\n(an EDM-preconditioned `UNet2DModel`, {denoiser:,} parameters). "
+        "Stored in half precision.",
+        "First the autoencoder, on absolute errors and a little KL divergence, then the denoiser "
+        "on\nits latents. Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal "
+        "flips.",
+        f"Held-out images keep {psnr:.1f} dB PSNR when encoded and decoded. v(σ), the denoiser's "
+        "mean\nsquared error per entry of their scaled latents:\n\n" + _table("σ", "v(σ)", rows),
+        f"unconditional samples (50 evaluations), decoded, {NEAREST}: {_listed(nearest)}.",
+    )
+
+
+def consistency_card(
+    prior: ConsistencyPrior, levels: Sequence[float], errors: Sequence[float]
+) -> str:
+    """The same for a consistency model.
+
+    Args:
+        errors: root-mean-square distance to where the teacher's trajectory from each of the noise
+            ``levels`` ends.
+    """
+    return _card(
+        prior.facts,
+        f"A consistency model for {_sizes(prior.shape)} images on [-1, 1]: one evaluation leads "
+        f"from any noise\nlevel from {prior.sigma_min:g} to {prior.sigma_max:g} to a clean image. "
+        f"A `UNet2DModel` of diffusers with\n{_parameters(prior.unet):,} parameters, stored in "
+        "half precision.",
+        "Distilled from a denoiser: the student learns where the denoiser's probability-flow "
+        "trajectory\nends, from every point on it. Muon for kernels, AdamW for the rest, bf16, "
+        "averaged weights.",
+        "Root-mean-square distance per entry on [-1, 1] to the end of the denoiser's own "
+        "trajectory:\n\n" + _table("σ", "distance", list(zip(levels, errors, strict=True))),
+        "from pure noise, by row: one evaluation, two evaluations, and the denoiser's trajectory.",
+    )
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{d:.2f}" for d in numbers)
+
+
+def _parameters(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())

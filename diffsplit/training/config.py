@@ -5,45 +5,28 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsplit.errors import InputError
 
-__all__ = ["CHANGEABLE", "TrainConfig"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RunConfig", "TrainConfig"]
 
 WARMUP_STEPS = 100
-CHANGEABLE = frozenset(
-    {
-        "images",
-        "lr",
-        "cooldown",
-        "ema",
-        "log_sigma_mean",
-        "log_sigma_std",
-        "checkpoint_minutes",
-    }
-)
-"""Options that a resumed run may change: how long, how fast and at which levels it learns.
-
-The others say what is learned: the network, its noise levels, the batches, which images are held
-out. Another value of those makes another run; held-out images would even be trained on.
-"""
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What a training run is made of.
+class RunConfig:
+    """What every training run is made of.
 
     Attributes:
-        size: side of the training images in pixels.
         images: length of the run, in training images seen (not steps).
         batch: images per step; small batches make the most of few images.
         lr: peak learning rate; linear warm-up, then flat, then linear to zero over the last
             ``cooldown`` of the run.
         ema: decay of the averaged weights, reached gradually.
-        channels, patch: the network, see `build_unet`.
-        sigma_min, sigma_max: range of noise levels.
-        log_sigma_mean, log_sigma_std: where in it the run dwells.
         validation: share of the images, at most 256, kept out to measure the error.
         checkpoint_minutes: the most that a killed run loses.
         seed: of the initial weights, the order of the images, and the noise.
@@ -52,44 +35,45 @@ class TrainConfig:
         InputError: an option is out of its range.
     """
 
-    size: int = 64
     images: int = 400_000
-    batch: int = 32
-    lr: float = 4e-3
+    batch: int = 24
+    lr: float = 3e-3
     cooldown: float = 0.4
-    ema: float = 0.999
-    channels: tuple[int, ...] = (64, 96, 128)
-    patch: int = 2
-    sigma_min: float = 0.01
-    sigma_max: float = 160.0
-    log_sigma_mean: float = -0.4
-    log_sigma_std: float = 1.4
+    ema: float = 0.9995
     validation: float = 0.02
     checkpoint_minutes: float = 3.0
     seed: int = 0
 
+    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
+        {"images", "lr", "cooldown", "ema", "checkpoint_minutes"}
+    )
+    """Options that a resumed run may change: how long, how fast and at which levels it learns.
+
+    The others say what is learned: the network, its noise levels, the batches, which images are
+    held out. Another value of those makes another run; held-out images would even be trained on.
+    """
+
     def __post_init__(self) -> None:
-        rules = {
+        for name, (holds, wanted) in self._rules().items():
+            if not holds:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        """For each option whether it is in its range, and that range in words."""
+        return {
             "images": (self.images >= 1, "1 or more"),
             "batch": (self.batch >= 1, "1 or more"),
             "lr": (0 < self.lr < math.inf, "positive and finite"),
             "cooldown": (0 < self.cooldown <= 1, "above 0 and at most 1"),
             "ema": (0 <= self.ema < 1, "at least 0 and below 1"),
-            "sigma_min": (0 < self.sigma_min < self.sigma_max, "positive and below sigma_max"),
-            "sigma_max": (self.sigma_max < math.inf, "finite"),
-            "log_sigma_mean": (math.isfinite(self.log_sigma_mean), "finite"),
-            "log_sigma_std": (0 <= self.log_sigma_std < math.inf, "0 or more"),
             "validation": (0 < self.validation < 1, "between 0 and 1"),
             "checkpoint_minutes": (self.checkpoint_minutes >= 0, "0 or more"),
         }
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
 
     @classmethod
-    def from_options(cls, options: dict[str, Any]) -> TrainConfig:
+    def from_options(cls, options: dict[str, Any]) -> Self:
         """The inverse of `options`."""
-        return cls(**{**options, "channels": tuple(options["channels"])})
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
 
     def options(self) -> dict[str, Any]:
         """Every option, as JSON keeps it."""
@@ -110,7 +94,7 @@ class TrainConfig:
             if started.get(name) != value
         }
         for name, (before, now) in changed.items():
-            if name not in CHANGEABLE:
+            if name not in self.CHANGEABLE:
                 raise InputError(
                     f"{name} is {now}, but the run was started with {before}; resume with "
                     f"{name} {before}, or start afresh in another folder."
@@ -121,3 +105,36 @@ class TrainConfig:
         """Share of the peak learning rate after ``step`` steps and ``images_seen`` images."""
         left = 1 - images_seen / self.images
         return min(1.0, (step + 1) / WARMUP_STEPS, max(left, 0.0) / self.cooldown)
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """How a denoiser is trained.
+
+    Attributes:
+        size: side of the training images in pixels (or of their latents).
+        channels, patch: the network, see `build_unet`.
+        sigma_min, sigma_max: range of noise levels.
+        log_sigma_mean, log_sigma_std: where in it the run dwells.
+    """
+
+    size: int = 64
+    channels: tuple[int, ...] = (64, 96, 128)
+    patch: int = 2
+    sigma_min: float = 0.01
+    sigma_max: float = 160.0
+    log_sigma_mean: float = -0.4
+    log_sigma_std: float = 1.4
+
+    CHANGEABLE: ClassVar[frozenset[str]] = RunConfig.CHANGEABLE | {
+        "log_sigma_mean",
+        "log_sigma_std",
+    }
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        return super()._rules() | {
+            "sigma_min": (0 < self.sigma_min < self.sigma_max, "positive and below sigma_max"),
+            "sigma_max": (self.sigma_max < math.inf, "finite"),
+            "log_sigma_mean": (math.isfinite(self.log_sigma_mean), "finite"),
+            "log_sigma_std": (0 <= self.log_sigma_std < math.inf, "0 or more"),
+        }

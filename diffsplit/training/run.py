@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.files import atomic_write
-from diffsplit.images import from_uint8
-from diffsplit.priors.edm import EDMPrior, build_unet
-from diffsplit.training.config import TrainConfig
-from diffsplit.training.objective import denoising_loss, draw_sigma
+from diffsplit.training.config import RunConfig
 from diffsplit.training.optimizer import MatrixOptimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Run", "read_checkpoint"]
+__all__ = ["Run", "fingerprint", "read_checkpoint", "seeded_weights"]
 
 LARGEST_WEIGHT = torch.finfo(torch.float16).max
 """Weights are stored in half precision; what is larger would be read back as infinity."""
@@ -43,11 +42,14 @@ def _not_resumable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: cannot be resumed from ({reason}); start afresh in another folder.")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
     """What `Run.save` wrote, its tensors on the CPU.
 
+    Args:
+        kind: of the recipe of the run.
+
     Raises:
-        InputError: no such file, or it is not a checkpoint.
+        InputError: no such file, or it is not a checkpoint of such a run.
     """
     if not path.is_file():
         raise InputError(
@@ -56,76 +58,95 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {**state, "config": TrainConfig.from_options(state["config"]).options()}
+        return {**state, "config": kind.from_options(state["config"]).options()}
     except UNREADABLE as error:
         raise _not_resumable(path, error) from error
 
 
-class Run:
-    """Everything that a checkpoint has to bring back.
+def fingerprint(data: Tensor) -> str:
+    """Tells one set of training data from another, by a hundred of its entries."""
+    some = data[:: max(1, len(data) // 100)].contiguous().cpu()
+    return hashlib.sha256(f"{tuple(data.shape)}".encode() + some.numpy().tobytes()).hexdigest()[:16]
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Inside, new networks get the same weights every time; the global generator is left alone."""
+    with torch.random.fork_rng(devices=[]):  # diffusers draws on the CPU, from the global one
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+class Run(ABC):
+    """Everything that a checkpoint has to bring back, whatever is trained.
 
     Args:
         config: the recipe.
-        train: bytes ``(N, 3, H, W)``, for the statistics of their entries.
+        network: what is trained; it is moved to the device.
+        data: what it learns from, so that a run is not resumed on other data.
         accelerator: device and precision.
 
     Attributes:
-        prior: the denoiser in training; see `averaged` for the one to use.
         step, images_seen, seconds: how far it has come.
-        history: one row a checkpoint, see `Reporter.measure`.
+        history: one row a checkpoint: ``{"images", "seconds", "loss", "errors"}``.
         changes: one row a resumption with other options: ``{"images_seen", "options"}``.
         facts: what the model card should say of data and license.
+        watched: what `errors` measures, for the legend of a plot.
     """
 
-    def __init__(self, config: TrainConfig, train: Tensor, accelerator: Accelerator) -> None:
+    watched: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, config: RunConfig, network: nn.Module, data: Tensor, accelerator: Accelerator
+    ) -> None:
         from diffusers.training_utils import EMAModel
 
         self.config, self.accelerator = config, accelerator
-        # diffusers draws the initial weights, on the CPU, from the global generator.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            self.unet = build_unet(config.size, config.patch, config.channels)
-        self.unet.to(accelerator.device)
-        self.ema = EMAModel(
-            self.unet.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75
-        )
-        self.optimizer = MatrixOptimizer(self.unet, config.lr)
+        self.network = network.to(accelerator.device).requires_grad_(True)
+        self.ema = EMAModel(network.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
+        self.optimizer = MatrixOptimizer(network, config.lr)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = self.images_seen = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.changes: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
-        sample = from_uint8(train[:: max(1, len(train) // 1000)])
-        sigma_data = round(sample.std().item(), 4)
-        if sigma_data == 0:
-            raise InputError("the training images are all of one color; give other images.")
-        self.prior = EDMPrior(
-            self.unet,
-            sigma_data=sigma_data,
-            patch=config.patch,
-            sigma_min=config.sigma_min,
-            sigma_max=config.sigma_max,
-            mean_square=round(sample.square().mean().item(), 5),
-        )
+        self.data = fingerprint(data)
 
-    def update(self, train: Tensor) -> Tensor:
+    @abstractmethod
+    def loss(self) -> Tensor:
+        """The loss of the next batch."""
+
+    @abstractmethod
+    def errors(self) -> list[float]:
+        """How wrong the network is on held-out images, one number for each of `watched`."""
+
+    @abstractmethod
+    def pictures(self) -> Tensor:
+        """One image ``(C, H, W)`` on [-1, 1] of what the network can do."""
+
+    @abstractmethod
+    def write(self, out: Path) -> None:
+        """Save what was trained, as it is now, to the folder ``out``."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold besides what every run has."""
+        return {}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        assert not self.state()
+
+    def update(self) -> Tensor:
         """One optimizer step; returns the loss without waiting for it."""
-        config, generator, device = self.config, self.generator, self.accelerator.device
-        index = torch.randint(len(train), (config.batch,), generator=generator)
-        flip = torch.rand(config.batch, 1, 1, 1, generator=generator) < 0.5
-        clean = from_uint8(train[index])
-        clean = torch.where(flip, clean.flip(3), clean)
-        sigma = draw_sigma(config, config.batch, generator)
-        noise = torch.randn(clean.shape, generator=generator)
         with self.accelerator.autocast():
-            loss = denoising_loss(self.prior, clean.to(device), sigma.to(device), noise.to(device))
+            loss = self.loss()
         self.accelerator.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-        self.optimizer.step(config.lr_scale(self.step, self.images_seen))
-        self.ema.step(self.unet.parameters())
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step(self.config.lr_scale(self.step, self.images_seen))
+        self.ema.step(self.network.parameters())
         self.step += 1
-        self.images_seen += config.batch
+        self.images_seen += self.config.batch
         return loss.detach()
 
     def check_finite(self, losses: list[Tensor]) -> None:
@@ -134,7 +155,7 @@ class Run:
         Raises:
             DivergenceError: a loss or weight is not finite, or too large for half precision.
         """
-        weights = (*self.unet.parameters(), *self.ema.shadow_params)
+        weights = (*self.network.parameters(), *self.ema.shadow_params)
         # A comparison with NaN is false, so this finds it too.
         sound = all(bool(w.detach().abs().amax() <= LARGEST_WEIGHT) for w in weights)
         if not sound or not all(bool(loss.isfinite()) for loss in losses):
@@ -148,18 +169,18 @@ class Run:
         """Write a checkpoint."""
         state = {
             "config": self.config.options(),
-            "sigma_data": self.prior.sigma_data,
-            "mean_square": self.prior.mean_square,
+            "data": self.data,
             "step": self.step,
             "images_seen": self.images_seen,
             "seconds": self.seconds,
-            "unet": self.unet.state_dict(),
+            "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "history": self.history,
             "changes": self.changes,
             "facts": self.facts,
+            **self.state(),
         }
         with atomic_write(path) as temporary:
             torch.save(state, temporary)
@@ -172,22 +193,27 @@ class Run:
             path: where it was read, for messages.
 
         Raises:
-            InputError: the options differ in more than may change, or the state does not fit.
+            InputError: the options differ in more than may change, the data are others, or the
+                state does not fit.
         """
         changed = self.config.changes(state["config"])
+        if state.get("data") != self.data:
+            raise InputError(
+                f"{path}: that run was started on other data; give the same again, or start afresh "
+                "in another folder (a finished prior can be the start: --init)."
+            )
         try:
-            self.unet.load_state_dict(state["unet"])
+            self.network.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
-            self.prior.sigma_data = float(state["sigma_data"])
-            self.prior.mean_square = float(state["mean_square"])
             self.step = int(state["step"])
             self.images_seen = int(state["images_seen"])
             self.seconds = float(state["seconds"])
             self.history = list(state["history"])
             self.changes = list(state["changes"])
             self.facts = dict(state["facts"])
+            self.recall(state)
         except UNREADABLE as error:
             raise _not_resumable(path, error) from error
         self.ema.to(self.accelerator.device)
@@ -197,12 +223,22 @@ class Run:
             self.changes.append({"images_seen": self.images_seen, "options": changed})
 
     @contextmanager
-    def averaged(self) -> Iterator[EDMPrior]:
-        """The prior with its averaged weights, inside the ``with`` block only."""
-        parameters = list(self.unet.parameters())
+    def averaged(self) -> Iterator[None]:
+        """The network has its averaged weights, inside the ``with`` block only."""
+        parameters = list(self.network.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
         try:
-            yield self.prior
+            yield
         finally:
             self.ema.restore(parameters)
+
+    def card_facts(self) -> dict[str, Any]:
+        """What the model card says of data and recipe."""
+        return {
+            **self.facts,
+            "images_seen": self.images_seen,
+            "training_seconds": round(self.seconds),
+            "recipe": self.config.options(),
+            **({"recipe_changes": self.changes} if self.changes else {}),
+        }

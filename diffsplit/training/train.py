@@ -1,24 +1,28 @@
-"""A training run from images to a saved prior: what is read, when it is saved, how it ends."""
+"""From images to a saved denoiser: what is read, what is written, how a run ends."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from diffsplit.errors import InputError, MissingDependencyError
-from diffsplit.images import load_images
+from diffsplit.errors import InputError
+from diffsplit.figures import image_grid
+from diffsplit.files import atomic_write
+from diffsplit.images import load_images, save_image
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.priors.error_curve import log_grid
+from diffsplit.priors.load import load_prior
+from diffsplit.training.card import denoiser_card
 from diffsplit.training.config import TrainConfig
-from diffsplit.training.report import Reporter
-from diffsplit.training.run import Run, read_checkpoint
+from diffsplit.training.denoiser import DenoiserRun
+from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
+from diffsplit.training.nearest import nearest_images
+from diffsplit.training.run import read_checkpoint
 
-__all__ = ["TrainConfig", "started_config", "train"]
-
-CHECKPOINT = Path("training", "checkpoint.pt")
+__all__ = ["load_data", "started_config", "train", "write_card"]
 
 
 def started_config(out: Path) -> TrainConfig:
@@ -27,42 +31,46 @@ def started_config(out: Path) -> TrainConfig:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    return TrainConfig.from_options(read_checkpoint(out / CHECKPOINT)["config"])
+    state = read_checkpoint(out / "training" / CHECKPOINT, TrainConfig)
+    return TrainConfig.from_options(state["config"])
 
 
-def _check_out(out: Path, resume: bool) -> None:
-    """Refuse to overwrite: ``out`` is new, or without any file, or the run to resume."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give the name of a folder.")
-    if resume or all(path.is_dir() for path in out.rglob("*")):
-        return
-    if (out / CHECKPOINT).exists():
-        raise InputError(f"{out}: holds a started run; add --resume or choose another folder.")
-    raise InputError(f"{out}: is not empty; give a new folder, so that no file is overwritten.")
+def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
+    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized.
+
+    Raises:
+        InputError: unreadable, or too few.
+    """
+    images = load_images(source, config.size)
+    if validation is None:
+        return split(images, config)
+    return images, load_images(validation, config.size, limit=256)
 
 
-def _split(images: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """Training and validation images; the latter a block at the end, since neighbors are alike."""
-    held_out = min(256, max(1, round(len(images) * config.validation)))
-    if len(images) - held_out < config.batch:
+def write_card(out: Path, card: str, pictures: Tensor, nearest: Tensor) -> None:
+    """The model card, and samples above the training images nearest to them."""
+    save_image(
+        image_grid(torch.cat([pictures, nearest.to(pictures)]), columns=8), out / "samples.png"
+    )
+    with atomic_write(out / "README.md") as temporary:
+        temporary.write_text(card, "utf-8")
+
+
+def _network_of(init: Path | str, config: TrainConfig) -> tuple[EDMPrior, TrainConfig]:
+    """The prior to start from, and the recipe for its network."""
+    prior = load_prior(init)
+    if not isinstance(prior, EDMPrior) or prior.shape[-1] != config.size:
         raise InputError(
-            f"{len(images)} images are too few for batches of {config.batch}; "
-            "give more images or a smaller --batch."
+            f"{init}: training starts from a prior of `diffsplit train` for {config.size}×"
+            f"{config.size} images; give such a folder, or leave out --init."
         )
-    return images[:-held_out], images[-held_out:]
-
-
-def _facts(run: Run, source: Path, images: Tensor) -> dict[str, Any]:
-    """What the prior says of itself, for its model card."""
-    return {
-        **run.facts,
-        "trained_on": source.name,
-        "training_images": len(images),
-        "images_seen": run.images_seen,
-        "training_seconds": round(run.seconds),
-        "recipe": run.config.options(),
-        **({"recipe_changes": run.changes} if run.changes else {}),
-    }
+    return prior, replace(
+        config,
+        channels=tuple(prior.unet.config.block_out_channels),
+        patch=prior.patch,
+        sigma_min=prior.sigma_min,
+        sigma_max=prior.sigma_max,
+    )
 
 
 def train(
@@ -71,6 +79,7 @@ def train(
     config: TrainConfig,
     *,
     resume: bool = False,
+    init: Path | str | None = None,
     validation: Path | None = None,
     facts: dict[str, Any] | None = None,
     cpu: bool = False,
@@ -84,8 +93,10 @@ def train(
         source: folder or zip of images; each is cropped to a square and resized.
         out: a new or empty folder; with ``resume`` that of a started run.
         resume: go on from the checkpoint in ``out``, on the same ``source``. Options in
-            `CHANGEABLE` may differ, such as a larger ``config.images``; the model card lists what
-            was changed and when.
+            `RunConfig.CHANGEABLE` may differ, such as a larger ``config.images``; the model card
+            lists what was changed and when.
+        init: name or folder of a prior of ours to start from instead of random weights; the
+            network is then that prior's, whatever ``config`` says of it.
         validation: images to measure the error on; without it the last ones of ``source``.
         facts: what the model card should say of data and license; a resumed run keeps those it
             was started with.
@@ -97,55 +108,28 @@ def train(
         DivergenceError: a loss or weight is no longer finite; the last checkpoint and prior stay.
         MissingDependencyError: the extra ``train`` is not installed.
     """
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise MissingDependencyError(
-            "training needs accelerate and matplotlib: pip install 'diffsplit[train]'"
-        ) from error
-    checkpoint = out / CHECKPOINT
-    _check_out(out, resume)
-    accelerator = Accelerator(mixed_precision="bf16", cpu=cpu)
-    state = read_checkpoint(checkpoint) if resume else None
+    folder = out / "training"
+    accelerator = accelerated(cpu)
+    check_out(out, folder / CHECKPOINT, resume)
+    state = read_checkpoint(folder / CHECKPOINT, TrainConfig) if resume else None
+    start = None
+    if init is not None and state is None:
+        start, config = _network_of(init, config)
     if state is not None:
         config.changes(state["config"])  # a wrong option is told before the images are read
 
-    images = load_images(source, config.size)
-    if validation is None:
-        images, held_out = _split(images, config)
-    else:
-        held_out = load_images(validation, config.size, limit=256)
-    run = Run(config, images, accelerator)
+    images, held_out = load_data(source, config, validation)
+    run = DenoiserRun(config, images, held_out, accelerator, start)
+    run.facts |= {"trained_on": source.name, "training_images": len(images)}
+    if start is not None:
+        run.facts |= {"started_from": str(start.facts.get("name", Path(init).name))}
     if state is not None:
-        run.restore(state, checkpoint)
-    run.facts.update(facts or {})
-    try:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be created ({error.strerror}); choose another folder."
-        ) from error
-
-    with Reporter(checkpoint.parent, config.images, held_out) as report:
-        mark = saved = time.monotonic()
-        while run.images_seen < config.images:
-            report.advance(run.update(images), run.images_seen)
-            now = time.monotonic()
-            run.seconds, mark = run.seconds + now - mark, now
-            if now - saved > 60 * config.checkpoint_minutes or run.images_seen >= config.images:
-                run.check_finite(report.losses)
-                with run.averaged() as prior:
-                    run.history.append(report.measure(prior, run.images_seen, run.seconds))
-                run.save(checkpoint)
-                with run.averaged() as prior:
-                    prior.facts = _facts(run, source, images)
-                    prior.save(out)
-                    report.draw(prior, run.history)
-                mark = saved = time.monotonic()
-        run.check_finite(report.losses)
-        with run.averaged() as prior:
-            prior.facts = _facts(run, source, images)
-            prior.curve = report.error(prior, log_grid(config.sigma_min, config.sigma_max, 25))
-            prior.save(out)
-            report.finish(prior, out, images)
+        run.restore(state, folder / CHECKPOINT)
+    run.facts |= facts or {}
+    fit(run, out, folder)
+    run.measure_curve()
+    run.write(out)
+    pictures = run.samples(8, 50, seed=3)
+    nearest, distance = nearest_images(pictures, images)
+    write_card(out, denoiser_card(run.prior, distance), pictures, nearest)
     return EDMPrior.load(out)

@@ -1,0 +1,215 @@
+"""The README's table of restoration: linear estimates, DCDP in its versions, and DiffEP.
+
+    python benchmarks/restoration_table.py --data val.zip --images 16 --figure restoration.png
+
+Prints a Markdown table of means over held-out cats at 64×64, and writes a picture of one cat for
+each task, each with its own PSNR. DCDP has its preset's settings, and answers with x_K, as its
+authors advise, where measurements are noiseless, and with v_K elsewhere. Sharpness is the total
+variation over that of the truth: 1 is as sharp as the truth, less is smoother, and residual noise
+counts as sharp, too. DiffEP's walk on an operator with a spectrum is a sample itself, and then in
+the table once. A prior that is not there is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from common import (
+    SHAPE,
+    TASKS,
+    add_image_options,
+    chosen_images,
+    machine,
+    preset,
+    restoration,
+    streams,
+)
+from torch import Tensor
+
+import diffsplit as ds
+from diffsplit.baselines import baseline
+from diffsplit.figures import side_by_side
+from diffsplit.metrics import psnr, ssim
+from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver
+
+BATCH = 16
+"""Images that are recovered at once."""
+
+
+class Answer(NamedTuple):
+    """Images ``(B, 3, 64, 64)``, network evaluations per image, and seconds for all of them."""
+
+    image: Tensor
+    nfe: int
+    seconds: float
+
+
+def load_priors(options: argparse.Namespace) -> dict[str, ds.Prior]:
+    """Those that can be loaded of the denoiser, the consistency model and the latent model."""
+    names = {
+        "denoiser": options.prior,
+        "consistency": options.consistency_prior,
+        "latent": options.latent_prior,
+    }
+    priors = {}
+    for kind, name in names.items():
+        try:
+            priors[kind] = ds.load_prior(name)
+        except ds.InputError as error:
+            print(f"Without {name}: {error}\n")
+    return priors
+
+
+def solvers(task: str, noise: float) -> dict[str, tuple[str, Solver]]:
+    """Name of each method, with the kind of prior it needs."""
+
+    def settings(solver: type[DCDP] | type[LatentDCDP], purifier: str) -> Solver:
+        return solver.preset(
+            preset(task),
+            SHAPE[1],
+            noise=noise,
+            purifier=purifier,
+            return_="purified" if noise > 0 else "consistent",
+        )
+
+    return {
+        "DCDP, V1": ("denoiser", settings(DCDP, "ddim")),
+        "DCDP, V2": ("denoiser", settings(DCDP, "tweedie")),
+        "DCDP, CM": ("consistency", settings(DCDP, "consistency")),
+        "latent DCDP, V1": ("latent", settings(LatentDCDP, "ddim")),
+        "latent DCDP, V2": ("latent", settings(LatentDCDP, "tweedie")),
+        "DiffEP": ("denoiser", DiffEP()),
+        "DiffEP, one sample": ("denoiser", DiffEP(output="sample")),
+    }
+
+
+def recover(solver: Solver, problem: ds.Problem, y: Tensor, prior: ds.Prior) -> Answer:
+    """All images, `BATCH` at once."""
+    sources = streams(len(y), "recover")
+    results = [
+        solver(problem, y[i : i + BATCH], prior, generator=sources[i : i + BATCH])
+        for i in range(0, len(y), BATCH)
+    ]
+    image = torch.cat([result.image for result in results])
+    return Answer(image, results[0].nfe, sum(result.seconds for result in results))
+
+
+def estimate(problem: ds.Problem, y: Tensor) -> tuple[str, Answer]:
+    """The linear baseline and its name."""
+    start = time.perf_counter()
+    name, image = baseline(problem, y)
+    return name, Answer(image, 0, time.perf_counter() - start)
+
+
+def sharpness(x: Tensor, truth: Tensor) -> Tensor:
+    """Total variation of each image over that of the truth ``(B,)``."""
+    return _variation(x) / _variation(truth)
+
+
+def _variation(x: Tensor) -> Tensor:
+    return x.diff(dim=-1).abs().mean((1, 2, 3)) + x.diff(dim=-2).abs().mean((1, 2, 3))
+
+
+def print_row(task: str, noise: float, name: str, answer: Answer, truth: Tensor) -> None:
+    """One line of the table."""
+    quality = psnr(answer.image, truth)
+    spread = f" ± {quality.std():.2f}" if len(truth) > 1 else ""
+    print(
+        f"| {TASKS[task]} | {noise:g} | {name} | {quality.mean():.2f}{spread} | "
+        f"{ssim(answer.image, truth).mean():.3f} | {sharpness(answer.image, truth).mean():.2f} | "
+        f"{answer.nfe} | {answer.seconds:.1f} |",
+        flush=True,
+    )
+
+
+def measured_picture(problem: ds.Problem, y: Tensor) -> Tensor:
+    """What a person would see of the measurements ``(B, 3, 64, 64)``."""
+    if y.ndim == 4:
+        return torch.nn.functional.interpolate(y, SHAPE[1:])
+    return problem.backprojection(y)
+
+
+def run(
+    task: str, noise: float, x: Tensor, priors: dict[str, ds.Prior], wanted: Callable[[str], bool]
+) -> list[tuple[str, Tensor]]:
+    """The rows of one task; what was measured and all answers, for the picture."""
+    problem = restoration(task, noise)
+    y = problem.measure(x, generator=streams(len(x), "measure"))
+    pictures = [("truth", x), ("measured", measured_picture(problem, y))]
+    name, answer = estimate(problem, y)
+    print_row(task, noise, name, answer, x)
+    pictures.append((name, answer.image))
+    for name, (kind, solver) in solvers(task, noise).items():
+        if kind not in priors or not wanted(name):
+            continue
+        try:
+            answer = recover(solver, problem, y, priors[kind])
+        except ds.DivergenceError:
+            print(f"| {TASKS[task]} | {noise:g} | {name} | diverged | | | | |", flush=True)
+            continue
+        if torch.equal(answer.image, pictures[-1][1]):
+            continue  # one walk of DiffEP is both
+        print_row(task, noise, name, answer, x)
+        pictures.append((name, answer.image))
+    return pictures
+
+
+def panels(task: str, noise: float, pictures: list[tuple[str, Tensor]], index: int) -> Tensor:
+    """One cat, side by side: truth, measurements and answers with their PSNR."""
+    truth = pictures[0][1][index]
+    captions = [TASKS[task].replace("×", "x"), f"measured, noise {noise:g}"]
+    for name, images in pictures[2:]:
+        captions.append(f"{name} {psnr(images[index, None], truth[None]).item():.1f}")
+    cat = [images[index] for _, images in pictures]
+    return side_by_side(list(zip(captions, cat, strict=True)), scale=3)
+
+
+def stacked(rows: list[Tensor]) -> Tensor:
+    """Pictures ``(3, H, W)`` below each other, on white."""
+    width = max(row.shape[-1] for row in rows)
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(row, (0, width - row.shape[-1]), value=1.0) for row in rows], 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_image_options(parser, images=16)
+    parser.add_argument("--figure", type=Path, help="also write a picture, one cat for each task")
+    default = [task for task in TASKS if task != "gaussian-deblur-widest"]
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=default)
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.05], help="σ_y")
+    parser.add_argument(
+        "--methods", nargs="+", help="only those whose name contains one of these words"
+    )
+    parser.add_argument("--prior", default="cats-64")
+    parser.add_argument("--consistency-prior", default="cats-64-consistency")
+    parser.add_argument("--latent-prior", default="cats-64-latent")
+    options = parser.parse_args()
+
+    def wanted(name: str) -> bool:
+        return options.methods is None or any(word in name for word in options.methods)
+
+    x, priors = chosen_images(options), load_priors(options)
+    print(f"{machine()}; {len(x)} images; mean ± standard deviation over images\n")
+    print("| task | σ_y | method | PSNR (dB) | SSIM | sharpness | evaluations | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
+    rows: list[Tensor] = []
+    for task in options.tasks:
+        for noise in options.noise:
+            if task == "denoise" and noise == 0:
+                continue
+            pictures = run(task, noise, x, priors, wanted)
+            rows.append(panels(task, noise, pictures, len(rows) % len(x)))
+    if options.figure is not None:
+        ds.save_image(stacked(rows), options.figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Consistency distillation: a denoiser's trajectories, learned as one evaluation.
+
+    minimize  E ρ(f(x_σ, σ) − x_0),    ρ(d) = √(‖d‖²/n + c²) − c
+
+over points x_σ of the teacher's probability-flow trajectories and their ends x_0. A consistency
+function gives every point of a trajectory the same answer (Song et al. 2023, Eq. 1 and Def. 1).
+Their Algorithm 2 asks for that between neighboring points, and waits until the boundary condition
+has spread from there; here the end is walked to and told, which needs no target network, has no
+bias, and suits short training. ρ is the pseudo-Huber loss of Song and Dhariwal 2024, Sec. 3.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.figures import image_grid
+from diffsplit.files import atomic_write
+from diffsplit.images import from_uint8, load_images, save_image
+from diffsplit.noise import randn_like
+from diffsplit.priors.base import Prior
+from diffsplit.priors.consistency import ConsistencyFunction, ConsistencyPrior
+from diffsplit.priors.edm import EDMPrior, build_unet
+from diffsplit.priors.load import load_prior
+from diffsplit.solvers.consistency_samples import multistep
+from diffsplit.solvers.reverse import sample
+from diffsplit.training.card import consistency_card
+from diffsplit.training.config import RunConfig
+from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
+from diffsplit.training.run import Run, read_checkpoint, seeded_weights
+from diffsplit.training.trajectories import Trajectories, trajectory_end
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["DistillConfig", "distill", "started_distill_config"]
+
+WATCHED_SIGMAS = (0.317, 0.959, 2.899, 10.0, 80.0)
+HUBER = 0.00054
+"""c of the loss, per entry."""
+HELD_OUT = 24
+"""Images that the student is compared with its teacher on."""
+REFERENCE_STEPS = 24
+"""Evaluations of the trajectories that the student is compared with."""
+SECOND_SIGMA = 1.5
+"""Where the second of two evaluations starts."""
+
+
+@dataclass(frozen=True)
+class DistillConfig(RunConfig):
+    """How a consistency model is distilled.
+
+    Attributes:
+        steps: evaluations of the teacher along each trajectory.
+        channels, patch: the network, if the teacher's is not of our own kind; see `build_unet`.
+        sigma_max: the highest noise level it learns.
+    """
+
+    images: int = 100_000
+    lr: float = 2e-3
+    ema: float = 0.999
+    steps: int = 10
+    channels: tuple[int, ...] = (64, 96, 128)
+    patch: int = 2
+    sigma_max: float = 80.0
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        return super()._rules() | {
+            "steps": (self.steps >= 3, "3 or more"),
+            "sigma_max": (0.3 < self.sigma_max <= 1000, "above 0.3 and at most 1000"),
+        }
+
+
+def started_distill_config(out: Path) -> DistillConfig:
+    """The recipe of the run whose checkpoint is in ``out``, to resume it with.
+
+    Raises:
+        InputError: there is no checkpoint, or it cannot be read.
+    """
+    state = read_checkpoint(out / "training" / CHECKPOINT, DistillConfig)
+    return DistillConfig.from_options(state["config"])
+
+
+def _student(teacher: Prior, config: DistillConfig) -> ConsistencyPrior:
+    """The teacher's own weights to start from, where they fit."""
+    channels, height, width = teacher.shape
+    if height != width:
+        raise InputError(f"the images are {height}×{width} pixels; only square ones are distilled.")
+    sigma_data, patch = teacher.mean_square**0.5, config.patch
+    if isinstance(teacher, EDMPrior):
+        sigma_data, patch = teacher.sigma_data, teacher.patch
+        unet = type(teacher.unet).from_config(teacher.unet.config)
+        unet.load_state_dict(teacher.unet.state_dict())
+    else:
+        unet = build_unet(height, patch, config.channels, channels)
+    return ConsistencyPrior(
+        unet,
+        sigma_data=sigma_data,
+        patch=patch,
+        sigma_min=teacher.sigma_min,
+        sigma_max=min(config.sigma_max, teacher.sigma_max),
+        mean_square=teacher.mean_square,
+    )
+
+
+class ConsistencyRun(Run):
+    """Training of a consistency model on a teacher's trajectories.
+
+    Args:
+        teacher: a denoiser of images, on the device of the accelerator.
+        images: bytes ``(N, C, H, W)``, or None.
+        held_out: clean images ``(n, C, H, W)`` on [-1, 1] to measure the error on.
+    """
+
+    watched = tuple(f"σ = {sigma:g}" for sigma in WATCHED_SIGMAS)
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        teacher: Prior,
+        images: Tensor | None,
+        held_out: Tensor,
+        accelerator: Accelerator,
+    ) -> None:
+        with seeded_weights(config.seed):
+            self.prior = _student(teacher, config)
+        data = held_out if images is None else images
+        super().__init__(config, self.prior.unet, data, accelerator)
+        self.teacher, self.held_out = teacher, held_out.to(teacher.device)
+        low, high = self.prior.sigma_min, self.prior.sigma_max
+        with accelerator.autocast():
+            self.pairs = Trajectories(teacher, images, config.steps, low, high, config.seed)
+
+    def loss(self) -> Tensor:
+        x, sigma, end = self.pairs.draw(self.config.batch)
+        error = (self.prior.denoise(x, sigma) - end).flatten(1).square().mean(1)
+        return ((error + HUBER**2).sqrt() - HUBER).mean()
+
+    @cached_property
+    def references(self) -> list[tuple[float, Tensor, Tensor]]:
+        """For each watched level that the student knows: noisy images, and where they lead."""
+        generator = torch.Generator().manual_seed(1)
+        triples = []
+        for sigma in WATCHED_SIGMAS:
+            level = min(sigma, self.prior.sigma_max)
+            x = self.held_out + level * randn_like(self.held_out, generator)
+            triples.append((level, x, self._end(x, level)))
+        return triples
+
+    def _end(self, x: Tensor, sigma: float) -> Tensor:
+        return trajectory_end(self.teacher, x, sigma, self.prior.sigma_min, REFERENCE_STEPS)
+
+    @torch.no_grad()
+    def errors(self) -> list[float]:
+        return [
+            (self.prior.clip(self.prior.denoise(x, sigma)) - end).square().mean().sqrt().item()
+            for sigma, x, end in self.references
+        ]
+
+    @torch.no_grad()
+    def pictures(self) -> Tensor:
+        generator = torch.Generator().manual_seed(2)
+        top = self.prior.sigma_max
+        x = top * randn_like(
+            torch.empty((8, *self.prior.shape), device=self.prior.device), generator
+        )
+        rows = [
+            multistep(self.prior, x, levels, generator) for levels in ([top], [top, SECOND_SIGMA])
+        ]
+        return image_grid(torch.cat([*rows, self._end(x, top)]), columns=8)
+
+    def write(self, out: Path) -> None:
+        self.prior.facts = self.card_facts()
+        self.prior.save(out)
+
+    def state(self) -> dict[str, Any]:
+        return {"pairs": self.pairs.state_dict()}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        with self.accelerator.autocast():
+            self.pairs.load_state_dict(state["pairs"])
+
+
+def distill(
+    teacher: Path | str,
+    out: Path,
+    config: DistillConfig,
+    *,
+    data: Path | None = None,
+    validation: Path | None = None,
+    resume: bool = False,
+    facts: dict[str, Any] | None = None,
+    cpu: bool = False,
+) -> ConsistencyPrior:
+    """Distill a denoiser into a consistency model and save it to ``out``.
+
+    ``out`` gets the model (see `ConsistencyPrior.save`), a model card, and in ``training/`` a
+    checkpoint, the loss curve and grids of samples.
+
+    Args:
+        teacher: name or folder of a prior, or a hub id.
+        out: a new or empty folder; with ``resume`` that of a started run.
+        data: folder or zip of images: trajectories that start from them, submerged in noise, teach
+            what restoration will ask for. Without it they start from noise, and nothing but the
+            teacher is needed.
+        validation: images to measure the error on; without it some of ``data``, or samples of the
+            teacher.
+        resume: go on from the checkpoint in ``out``, with the same teacher and data.
+        facts: what the model card should say of data and license.
+        cpu: stay on the CPU even where there is a GPU.
+
+    Raises:
+        InputError, DivergenceError, MissingDependencyError: see `train`; or the teacher is no
+            denoiser of square images.
+    """
+    folder = out / "training"
+    accelerator = accelerated(cpu)
+    check_out(out, folder / CHECKPOINT, resume)
+    state = read_checkpoint(folder / CHECKPOINT, DistillConfig) if resume else None
+    if state is not None:
+        config.changes(state["config"])
+    model = load_prior(teacher, device=accelerator.device)
+    if isinstance(model, ConsistencyFunction) or len(model.shape) != 3:
+        raise InputError(f"{teacher}: is no denoiser of images, which is what can be distilled.")
+    images, held_out = _data(model, config, data, validation)
+    run = ConsistencyRun(config, model, images, held_out, accelerator)
+    run.facts |= {"distilled_from": _name(model, teacher)}
+    if data is not None:
+        run.facts |= {"trained_on": data.name}
+    if state is not None:
+        run.restore(state, folder / CHECKPOINT)
+    run.facts |= facts or {}
+    fit(run, out, folder, "distillation")
+    run.write(out)
+    save_image(run.pictures(), out / "samples.png")
+    levels = [sigma for sigma, _, _ in run.references]
+    with atomic_write(out / "README.md") as temporary:
+        temporary.write_text(consistency_card(run.prior, levels, run.errors()), "utf-8")
+    return ConsistencyPrior.load(out)
+
+
+def _name(model: Prior, given: Path | str) -> str:
+    return str(model.describe().get("name") or Path(given).name)
+
+
+def _data(
+    model: Prior, config: DistillConfig, data: Path | None, validation: Path | None
+) -> tuple[Tensor | None, Tensor]:
+    """Training images in bytes, if any, and a few clean ones on [-1, 1] to measure with."""
+    size = model.shape[-1]
+    images, held_out = None, None
+    if data is not None:
+        images = load_images(data, size)
+        if validation is None:
+            images, held_out = split(images, config)
+    if validation is not None:
+        held_out = load_images(validation, size, limit=HELD_OUT)
+    if held_out is not None:
+        return images, from_uint8(held_out[:HELD_OUT])
+    return images, sample(model, HELD_OUT, REFERENCE_STEPS, torch.Generator().manual_seed(1)).cpu()

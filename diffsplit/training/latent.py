@@ -1,0 +1,156 @@
+"""From images to a saved latent prior: an autoencoder first, then a denoiser of its latents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffsplit.images import from_uint8
+from diffsplit.metrics import psnr
+from diffsplit.priors.latent import LatentPrior
+from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
+from diffsplit.training.card import latent_card
+from diffsplit.training.config import TrainConfig
+from diffsplit.training.denoiser import DenoiserRun
+from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit
+from diffsplit.training.nearest import nearest_images
+from diffsplit.training.run import read_checkpoint
+from diffsplit.training.train import load_data, write_card
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import AutoencoderKL
+
+__all__ = ["LATENT_CONFIG", "started_latent_config", "train_latent"]
+
+LATENT_CONFIG = TrainConfig(size=16, patch=1, channels=(64, 96, 128))
+"""The denoiser of the latents of a 64×64 image."""
+
+
+def started_latent_config(out: Path) -> tuple[AutoencoderConfig, TrainConfig | None]:
+    """The recipes of the run in ``out``, to resume it with; the second one if it got that far.
+
+    Raises:
+        InputError: there is no checkpoint, or it cannot be read.
+    """
+    first, second = _folders(out)
+    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig)
+    autoencoder = AutoencoderConfig.from_options(state["config"])
+    if not (second / CHECKPOINT).is_file():
+        return autoencoder, None
+    state = read_checkpoint(second / CHECKPOINT, TrainConfig)
+    return autoencoder, TrainConfig.from_options(state["config"])
+
+
+def _folders(out: Path) -> tuple[Path, Path]:
+    return out / "training" / "autoencoder", out / "training" / "denoiser"
+
+
+class LatentDenoiserRun(DenoiserRun):
+    """Training of the denoiser of latents ``(N, C, H, W)``, mirror images among them."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        latents: Tensor,
+        held_out: Tensor,
+        accelerator: Accelerator,
+        autoencoder: AutoencoderKL,
+        moments: tuple[float, float],
+    ) -> None:
+        super().__init__(config, latents, held_out, accelerator)
+        self.autoencoder, (self.scaling, self.shift) = autoencoder, moments
+
+    @property
+    def whole(self) -> LatentPrior:
+        """The prior of images."""
+        return LatentPrior.from_models(self.autoencoder, self.prior, self.scaling, self.shift)
+
+    def clean(self) -> Tensor:
+        index = torch.randint(len(self.images), (self.config.batch,), generator=self.generator)
+        return self.images[index]
+
+    @torch.no_grad()
+    def samples(self, count: int, steps: int, seed: int = 2) -> Tensor:
+        whole = self.whole
+        return whole.clip(whole.decode(super().samples(count, steps, seed)))
+
+    def write(self, out: Path) -> None:
+        whole = self.whole
+        whole.facts = self.card_facts()
+        whole.save(out)
+
+
+@torch.no_grad()
+def _encoded(model: AutoencoderKL, images: Tensor) -> Tensor:
+    """Unscaled latents of images in bytes, on the CPU."""
+    device = next(model.parameters()).device
+    return torch.cat(
+        [model.encode(from_uint8(x).to(device)).latent_dist.mode().cpu() for x in images.split(256)]
+    )
+
+
+def train_latent(
+    source: Path,
+    out: Path,
+    autoencoder: AutoencoderConfig,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    validation: Path | None = None,
+    facts: dict[str, Any] | None = None,
+    cpu: bool = False,
+) -> LatentPrior:
+    """Train an autoencoder and a denoiser of its latents, and save both to ``out``.
+
+    ``out`` gets the prior (see `LatentPrior.save`), a model card and, in ``training/``, for both
+    runs a checkpoint, the loss curve and pictures.
+
+    Args:
+        autoencoder: its recipe.
+        config: the denoiser's recipe; its ``size`` is that of the latents.
+        source, out, resume, validation, facts, cpu: see `train`.
+
+    Raises:
+        InputError, DivergenceError, MissingDependencyError: see `train`.
+    """
+    first, second = _folders(out)
+    accelerator = accelerated(cpu)
+    check_out(out, first / CHECKPOINT, resume)
+    config = replace(config, size=autoencoder.latent_size)
+    images, held_out = load_data(source, replace(config, size=autoencoder.size), validation)
+
+    coder = AutoencoderRun(autoencoder, images, held_out, accelerator)
+    if resume:
+        coder.restore(read_checkpoint(first / CHECKPOINT, AutoencoderConfig), first / CHECKPOINT)
+    fit(coder, out, first, "autoencoder")
+    kept = psnr(coder.reconstruct(held_out), from_uint8(held_out)).mean().item()
+
+    latents = torch.cat([_encoded(coder.model, x) for x in (images, images.flip(3))])
+    shift, scaling = latents.mean().item(), 1 / latents.std().item()
+    latents = scaling * (latents - shift)
+    held_out = scaling * (_encoded(coder.model, held_out) - shift)
+    run = LatentDenoiserRun(config, latents, held_out, accelerator, coder.model, (scaling, shift))
+    run.facts |= {
+        "trained_on": source.name,
+        "training_images": len(images),
+        "autoencoder_images_seen": coder.images_seen,
+        "autoencoder_training_seconds": round(coder.seconds),
+        "autoencoder_recipe": autoencoder.options(),
+    }
+    if resume and (second / CHECKPOINT).is_file():
+        run.restore(read_checkpoint(second / CHECKPOINT, TrainConfig), second / CHECKPOINT)
+    run.facts |= facts or {}
+    fit(run, out, second, "denoiser")
+    run.measure_curve()
+    run.write(out)
+    pictures = run.samples(8, 50, seed=3)
+    nearest, distance = nearest_images(pictures, images)
+    whole = run.whole
+    whole.facts = run.card_facts()
+    write_card(out, latent_card(whole, distance, kept), pictures, nearest)
+    return LatentPrior.load(out)

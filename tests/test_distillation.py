@@ -1,0 +1,206 @@
+"""Distillation: trajectories lead where the exact ones do, and a student learns their ends."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training import TINY, accelerator, contents, zip_of_pictures
+
+from diffsplit import load_prior
+from diffsplit.cli import main
+from diffsplit.errors import InputError
+from diffsplit.priors import ConsistencyPrior, GaussianPrior
+from diffsplit.priors.linear_latent import GaussianConsistency
+from diffsplit.solvers.consistency_samples import draw_from_noisy, multistep
+from diffsplit.solvers.posterior import posterior_samples
+from diffsplit.training import train
+from diffsplit.training.distill import ConsistencyRun, DistillConfig, distill
+from diffsplit.training.run import Run
+from diffsplit.training.trajectories import Trajectories, trajectory_end
+
+pytest.importorskip("accelerate")
+
+SHORT = DistillConfig(batch=4, images=8, steps=4, checkpoint_minutes=0.0, channels=(16, 32))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return zip_of_pictures(tmp_path_factory.mktemp("data") / "pictures.zip")
+
+
+@pytest.fixture(scope="module")
+def teacher(pictures, tmp_path_factory):
+    """The folder of a denoiser of 16×16 images."""
+    out = tmp_path_factory.mktemp("teacher") / "prior"
+    train(pictures, out, replace(TINY, images=8), cpu=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(teacher, pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("student") / "fast"
+    distill(teacher, out, SHORT, data=pictures, cpu=True, facts={"license": "mine"})
+    return out
+
+
+def gaussian(variance=0.25, n=4):
+    return GaussianPrior((3, n, n), 0.1, variance)
+
+
+def test_a_trajectory_ends_where_the_exact_one_of_a_gaussian_prior_does():
+    prior = gaussian()
+    prior.sigma_min = 0.01
+    generator = torch.Generator().manual_seed(0)
+    for sigma in (0.5, 3.0, 40.0):
+        x = 0.1 + sigma * torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
+        exact = GaussianConsistency(prior).denoise(x, sigma)
+        end = trajectory_end(prior, x, sigma, 0.01, 60)
+        assert (end - exact).norm() < 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_training_pairs_are_points_of_trajectories_and_their_ends(images):
+    prior = gaussian()
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randint(0, 256, (5, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    pairs = Trajectories(prior, data if images else None, 20, 0.01, 20.0, seed=0)
+    x, sigma, end = pairs.draw(200)
+    exact = GaussianConsistency(prior).denoise(x, sigma)
+    assert (end - exact).square().mean().sqrt() < 0.02
+    assert sigma.min() < 0.1
+    assert 10 < sigma.max() <= 20.0001
+
+
+def test_pairs_go_on_where_they_were_saved():
+    pairs = Trajectories(gaussian(), None, 3, 0.01, 20.0, seed=0)
+    for _ in range(50):  # well into the second filling
+        pairs.draw(7)
+    again = Trajectories(gaussian(), None, 3, 0.01, 20.0, seed=5)
+    again.load_state_dict(pairs.state_dict())
+    for _ in range(50):
+        for a, b in zip(pairs.draw(7), again.draw(7), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_student_comes_nearer_to_the_ends_of_a_gaussian_teachers_trajectories():
+    held_out = torch.full((4, 3, 8, 8), 0.1)
+    teacher = GaussianPrior((3, 8, 8), 0.1, 0.05)
+    config = replace(SHORT, batch=16, channels=(16, 32), images=16 * 150, ema=0.5)
+    run = ConsistencyRun(config, teacher, None, held_out, accelerator())
+    before = run.errors()
+    for _ in range(150):
+        run.update()
+    after = run.errors()
+    assert math.prod(after) < 0.2 * math.prod(before)
+
+
+def test_a_resumed_distillation_ends_with_the_weights_of_an_uninterrupted_one(
+    teacher, pictures, tmp_path, monkeypatch
+):
+    config = replace(SHORT, images=12)
+    whole = distill(teacher, tmp_path / "whole", config, data=pictures, cpu=True)
+
+    class InterruptedRunError(Exception):
+        pass
+
+    def interrupt(run):
+        if run.step == 2:
+            raise InterruptedRunError
+        return original(run)
+
+    original = Run.update
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", interrupt)
+        with pytest.raises(InterruptedRunError):
+            distill(teacher, tmp_path / "cut", config, data=pictures, cpu=True)
+    resumed = distill(teacher, tmp_path / "cut", config, data=pictures, cpu=True, resume=True)
+    for a, b in zip(whole.unet.parameters(), resumed.unet.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_distilled_folder_holds_a_consistency_model_a_card_and_pictures(finished):
+    prior = load_prior(finished)
+    assert isinstance(prior, ConsistencyPrior)
+    assert prior.facts["license"] == "mine"
+    assert prior.facts["distilled_from"] == "prior"
+    for name in ("samples.png", "training/samples.png", "training/loss.png"):
+        assert (finished / name).stat().st_size > 0
+    card = (finished / "README.md").read_text("utf-8")
+    assert "| σ | distance |" in card
+    assert "Distilled from a denoiser" in card
+
+
+def test_a_students_first_answer_is_its_teachers_where_noise_is_large(teacher):
+    model = load_prior(teacher)
+    run = ConsistencyRun(SHORT, model, None, torch.zeros(2, 3, 16, 16), accelerator())
+    x = 50 * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(run.prior.denoise(x, 50.0), model.denoise(x, 50.0), atol=5e-3)
+
+
+def test_what_cannot_be_distilled_is_refused_and_nothing_is_written(finished, tmp_path):
+    with pytest.raises(InputError, match="is no denoiser"):
+        distill(finished, tmp_path / "out", SHORT, cpu=True)
+    assert not (tmp_path / "out").exists()
+    before = contents(finished)
+    with pytest.raises(InputError, match="--resume"):
+        distill("cats-64", finished, SHORT, cpu=True)
+    with pytest.raises(InputError, match="steps is 5, but the run was started with 4"):
+        distill("cats-64", finished, replace(SHORT, steps=5), cpu=True, resume=True)
+    assert contents(finished) == before
+
+
+def test_the_command_distills_and_goes_on_from_there(teacher, tmp_path, capsys):
+    out = str(tmp_path / "fast")
+    command = ["distill", str(teacher), "--out", out, "--cpu"]
+    assert main([*command, "--images", "4", "--batch", "4"]) == 0
+    assert "--purifier consistency" in capsys.readouterr().out
+    assert main([*command, "--images", "8"]) == 2
+    assert main([*command, "--images", "8", "--resume"]) == 0
+    assert load_prior(out).describe()["images_seen"] == 8
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("variance", [1.0, 30.0])
+def test_consistency_draws_have_the_mean_and_spread_of_a_gaussian_posterior(steps, variance):
+    prior = GaussianConsistency(gaussian(variance, n=8))
+    sigma, generator = 0.5, torch.Generator().manual_seed(0)
+    r = 0.1 + torch.randn(1, 3, 8, 8, generator=generator, dtype=torch.float64)
+    draws = posterior_samples(prior, r, torch.tensor([sigma]), 400, steps, generator)
+    gain = variance / (variance + sigma**2)
+    expected_std = math.sqrt(gain) * sigma
+    # Exact as variance / σ² grows; at 4 the evaluations' own approximation is a few per cent.
+    room = 0.03 if variance > 10 else 0.13
+    assert (draws.std(0).mean() / expected_std).item() == pytest.approx(1, abs=room)
+    slope = ((draws.mean(0) - 0.1) * (r - 0.1)).sum() / (r - 0.1).square().sum()
+    assert slope.item() == pytest.approx(gain, abs=room)
+
+
+def test_one_evaluation_a_level_from_noise_gives_samples_of_a_gaussian_prior():
+    prior = GaussianConsistency(gaussian(0.3, n=16))
+    generator = torch.Generator().manual_seed(0)
+    x = 50 * torch.randn(50, 3, 16, 16, generator=generator, dtype=torch.float64)
+    for levels in ([50.0], [50.0, 1.0]):
+        draws = multistep(prior, x, levels, generator)
+        assert draws.var().item() == pytest.approx(0.3, rel=0.03)
+
+
+def test_a_batch_of_draws_is_what_single_draws_are():
+    prior = GaussianConsistency(gaussian())
+    r = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.3, 1.0])
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+
+    both = draw_from_noisy(prior, r, sigma, 2, generators())
+    for i, generator in enumerate(generators()):
+        alone = draw_from_noisy(prior, r[i : i + 1], sigma[i : i + 1], 2, [generator])
+        assert torch.equal(both[i : i + 1], alone)
+
+
+def test_a_copied_folder_is_the_same_consistency_model(finished, tmp_path):
+    copy = load_prior(shutil.copytree(finished, tmp_path / "copy"))
+    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(copy.denoise(x, 1.0), load_prior(finished).denoise(x, 1.0))
