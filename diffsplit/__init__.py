@@ -11,7 +11,16 @@
 Images are float tensors ``(B, C, H, W)`` on [-1, 1]; a noise level is in the units of A x.
 """
 
-from diffsplit import channels, data_steps, metrics, operators, priors, schedules, solvers
+from diffsplit import (
+    baselines,
+    channels,
+    data_steps,
+    metrics,
+    operators,
+    priors,
+    schedules,
+    solvers,
+)
 from diffsplit.errors import DivergenceError, InputError, MissingDependencyError
 from diffsplit.images import load_image, save_image
 from diffsplit.priors import Prior, load_prior
@@ -28,6 +37,7 @@ __all__ = [
     "Problem",
     "Recovery",
     "__version__",
+    "baselines",
     "channels",
     "data_steps",
     "load_image",

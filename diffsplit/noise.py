@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -9,15 +10,36 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["Generators", "default_generator", "randn_like"]
+__all__ = ["Generators", "default_generator", "randn_like", "seeded"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One generator for the batch, or one per image: then a batch of B repeats B single runs."""
 
 
+def seeded(seed: int, purpose: str) -> torch.Generator:
+    """A generator on the CPU for one purpose: equal seeds of two purposes draw unrelated numbers.
+
+    An operator drawn from the same stream as the noise that a solver starts from would make its
+    results too good. So the seed of the stream is ``seed`` xor 32 bits of a hash of ``purpose``,
+    all that torch keeps of a seed: two seeds of one purpose never share a stream, and a small
+    one never has that of a plain ``torch.Generator().manual_seed`` with a small number.
+
+    Args:
+        seed: from 0 to 2³² − 1.
+        purpose: what is drawn, such as the name of an operator's class.
+
+    Raises:
+        InputError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"a seed is an integer from 0 to {2**32 - 1}, not {seed}.")
+    salt = hashlib.blake2b(purpose.encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(seed ^ int.from_bytes(salt, "big"))
+
+
 def default_generator() -> torch.Generator:
-    """A fresh generator with seed 0, for callers who gave none: repeatable, never global."""
-    return torch.Generator().manual_seed(0)
+    """A fresh generator, always the same, for callers who gave none: repeatable, never global."""
+    return seeded(0, "default_generator")
 
 
 def randn_like(x: Tensor, generator: Generators) -> Tensor:

@@ -13,14 +13,16 @@ import torch
 from PIL import Image
 
 from diffsplit import Problem, cli, measurement_file
-from diffsplit.channels import OneBit
+from diffsplit.channels import GaussianNoise, OneBit
+from diffsplit.cli.demo_restoration import picture
+from diffsplit.cli.methods import Method, PurifierName, SolverName
 from diffsplit.cli.restoration import Restoration, restoration_operator
 from diffsplit.errors import DivergenceError
 from diffsplit.images import load_image
-from diffsplit.operators import Identity
-from diffsplit.priors import EDMPrior
+from diffsplit.operators import Downsample, Identity, PixelMask
+from diffsplit.priors import ConsistencyPrior, EDMPrior, LatentPrior, load_prior
 from diffsplit.priors.edm import build_unet
-from diffsplit.solvers import DiffOneBit
+from diffsplit.solvers import DCDP, DiffEP, DiffOneBit, LatentDCDP
 
 SIZE = 16
 RESTORATIONS = tuple(task.value for task in Restoration)
@@ -32,6 +34,41 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny prior with random weights: good for nothing but quick."""
     folder = tmp_path_factory.mktemp("prior")
     EDMPrior(build_unet(SIZE, 2, (16, 32)).eval(), sigma_data=0.5).save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def consistency_prior(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("consistency")
+    ConsistencyPrior(build_unet(SIZE, 2, (16, 32)).eval(), patch=2).save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def latent_prior(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from diffusers import AutoencoderKL, UNet2DModel
+
+    torch.manual_seed(0)
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        sample_size=SIZE,
+    )
+    unet = UNet2DModel(
+        sample_size=SIZE // 2,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4,
+    )
+    denoiser = EDMPrior(unet.eval(), sigma_data=1.0, patch=1)
+    folder = tmp_path_factory.mktemp("latent")
+    LatentPrior.from_models(autoencoder.eval(), denoiser).save(folder)
     return str(folder)
 
 
@@ -262,6 +299,135 @@ def test_the_options_of_diff_onebit_reach_it_with_the_defaults_of_the_paper(
     ]
 
 
+def test_dcdp_takes_each_kind_of_prior(
+    tmp_path: Path,
+    cat: Path,
+    prior: str,
+    consistency_prior: str,
+    latent_prior: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, picture = tmp_path / "y", tmp_path / "x.png"
+    assert run("measure", cat, "-o", path, "--size", SIZE, "--task", "motion-deblur") == 0
+    runs: list[tuple[str, tuple[str, ...], int]] = [
+        (prior, ("dcdp", "--purifier", "ddim"), 21),  # the second round is at timestep 1
+        (consistency_prior, ("dcdp", "--purifier", "consistency"), 2),
+        (latent_prior, ("dcdp-latent",), 2),
+        (latent_prior, ("dcdp-latent", "--purifier", "ddim"), 21),
+    ]
+    for folder, solver, evaluations in runs:
+        options = ("--prior", folder, "--solver", *solver, "--steps", 2, "--force")
+        assert run("recover", path, "-o", picture, *options) == 0
+        table = capsys.readouterr().out.splitlines()
+        (row,) = (line.split("│") for line in table if line.startswith("│"))
+        assert (row[1].strip(), row[2].strip()) == (solver[0], str(evaluations))
+        assert load_image(picture).shape == (1, 3, SIZE, SIZE)
+
+
+def test_dcdp_has_the_settings_of_its_paper_for_each_task_and_version() -> None:
+    shape = (3, SIZE, SIZE)
+    noisy = Problem(Identity(shape), GaussianNoise(0.0))
+    blind = Problem(Identity(shape), OneBit(0.5))
+    latent, dcdp = SolverName.dcdp_latent, SolverName.dcdp
+
+    assert Method(dcdp).solver(noisy, "inpaint-box") == DCDP.preset(
+        "inpaint-box", SIZE, purifier="tweedie"
+    )
+    assert Method(dcdp, steps=4, purifier=PurifierName.ddim).solver(noisy, "motion-deblur") == (
+        DCDP.preset("motion-deblur", SIZE, purifier="ddim", rounds=4)
+    )
+    consistency = Method(dcdp, purifier=PurifierName.consistency)
+    assert consistency.solver(noisy, "super-resolution") == DCDP.preset(
+        "super-resolution", SIZE, purifier="consistency"
+    )
+    for task, approach in (("super-resolution", "latent"), ("gaussian-deblur", "pixel")):
+        solver = Method(latent).solver(noisy, task)
+        assert solver == LatentDCDP.preset(task, SIZE, purifier="tweedie")
+        assert isinstance(solver, LatentDCDP)
+        assert solver.consistency == approach
+    assert Method(latent).solver(noisy, "unknown") == LatentDCDP(purifier="tweedie")
+    assert Method(latent).solver(blind, None) == LatentDCDP(purifier="tweedie", tau=5, end=100)
+    solver = consistency.solver(blind, None)
+    assert isinstance(solver, DCDP)
+    assert solver.levels[0] == 1
+    assert solver.end == pytest.approx(0.343, abs=0.01)  # DDPM timestep 100, as a noise level
+
+
+def test_the_number_of_steps_reaches_diffep_whether_it_renoises_or_not() -> None:
+    problem = Problem(Identity((3, SIZE, SIZE)), GaussianNoise(0.1))
+    solver = Method(SolverName.diffep, steps=3).solver(problem, None)
+    assert isinstance(solver, DiffEP)
+    assert (solver.iterations, solver.levels) == (3, 3)
+    assert Method(SolverName.diffep).solver(problem, None) == DiffEP()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--purifier", "ddim"), "--purifier belongs to --solver dcdp"),
+        (("--solver", "diff-onebit", "--purifier", "consistency"), "--purifier belongs"),
+        (("--solver", "dcdp-latent", "--purifier", "consistency"), "choose ddim or tweedie"),
+        (("--solver", "dcdp-latent", "--samples", 2), "leave out --samples"),
+        (("--solver", "dcdp-latent", "--lam", 1), "--lam belong to"),
+        (("--solver", "dcdp", "--purifier", "none"), "--purifier"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_options_of_another_solver_are_refused(
+    tmp_path: Path,
+    measured: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[object, ...],
+    reason: str,
+) -> None:
+    recover = ("recover", measured, "-o", tmp_path / "x.png", "--prior", "never loaded")
+    assert reason in refused(capsys, tmp_path, *recover, *options)
+
+
+def test_a_prior_of_another_kind_is_refused_with_the_solver_that_takes_it(
+    tmp_path: Path,
+    measured: Path,
+    prior: str,
+    consistency_prior: str,
+    latent_prior: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    solvers: dict[str, tuple[str, ...]] = {
+        prior: ("diffep", "diff-onebit", "dcdp"),
+        consistency_prior: ("dcdp --purifier consistency",),
+        latent_prior: ("dcdp-latent",),
+    }
+    for folder, takers in solvers.items():
+        for others in (set(solvers[other]) for other in solvers if other != folder):
+            for solver in others:
+                options = ("--solver", *solver.split(), "--prior", folder)
+                error = refused(
+                    capsys, tmp_path, "recover", measured, "-o", tmp_path / "x.png", *options
+                )
+                assert f"and --solver {takers[0]} takes it" in error
+                assert f"--solver {solver} needs a" in error
+    for folder in (consistency_prior, latent_prior):
+        picture = tmp_path / "demo.png"
+        assert "takes it" in refused(capsys, tmp_path, "demo", "--prior", folder, "-o", picture)
+
+
+def test_without_a_prior_each_solver_loads_the_bundled_one_of_its_kind(
+    tmp_path: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def load(name: str, **_: object) -> None:
+        seen.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffsplit.priors.load_prior", load)
+    for solver in ("diffep", "diff-onebit", "dcdp", "dcdp-latent"):
+        run("recover", measured, "-o", tmp_path / "x.png", "--solver", solver)
+    consistency = ("--solver", "dcdp", "--purifier", "consistency")
+    run("recover", measured, "-o", tmp_path / "x.png", *consistency)
+    assert seen == 3 * ["cats-64"] + ["cats-64-latent", "cats-64-consistency"]
+
+
 def test_devices_and_pipes_are_no_outputs(
     tmp_path: Path, cat: Path, measured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,11 +556,122 @@ def test_the_demo_draws_six_rows_and_prints_a_table(
     for _ in range(2):  # its own default output needs no --force
         assert run("demo", *options) == 0
     out = capsys.readouterr().out
+    assert "2 cats of 16×16 pixels, 40 bits each, σ = 0.5" in out
     assert "DiffOneBit" in out
     assert "DiffEP" in out
     figure = load_image(tmp_path / "diffsplit-demo.png")
     assert figure.shape[-2] == 6 * (128 + 4) - 4
     assert list(tmp_path.iterdir()) == [tmp_path / "diffsplit-demo.png"]
+
+
+@pytest.mark.parametrize("task", ["logistic", "onebit-inpainting", "quantized"])
+def test_the_demo_shows_every_task_of_few_bits(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    options = ("--prior", prior, "--images", 1, "--samples", 2, "-o", tmp_path / "x.png")
+    rows = () if task == "onebit-inpainting" else ("--rows", 40)
+    assert run("demo", "--task", task, *rows, *options) == 0
+    out = capsys.readouterr().out
+    title = {
+        "logistic": "40 bits each, logistic",
+        "onebit-inpainting": "384 bits each, σ = 0.5",
+        "quantized": "40 measurements of 4 bits each, σ = 0.5",
+    }
+    assert f"1 cats of 16×16 pixels, {title[task]}" in out
+    assert "sign consistency" in out
+    assert load_image(tmp_path / "x.png").shape[-2] == 6 * (128 + 4) - 4
+
+
+@pytest.mark.parametrize(
+    ("task", "baseline"),
+    [
+        ("inpaint-box", "mean fill"),
+        ("super-resolution", "bicubic"),
+        ("motion-deblur", "Wiener"),
+    ],
+)
+def test_the_demo_of_a_restoration_compares_baseline_dcdp_and_diffep(
+    tmp_path: Path,
+    prior: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    baseline: str,
+) -> None:
+    monkeypatch.setattr("diffsplit.priors.bundled_priors", lambda: ["cats-64"])
+    options = ("--prior", prior, "--images", 1, "--samples", 2, "-o", tmp_path / "x.png")
+    assert run("demo", "--task", task, *options) == 0
+    out = capsys.readouterr().out
+    methods = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    versions = ["DCDP (V1)", "DCDP (V2)"]
+    assert methods == [baseline, *versions, "DiffEP, mean", "DiffEP, 2 samples"]
+    assert "left out, since no bundled prior fits: DCDP (CM), DCDP, latent" in out
+    assert "sign consistency" not in out
+    rows = 8  # truth, measurement, baseline, two of DCDP, DiffEP's mean, sample and deviation
+    assert load_image(tmp_path / "x.png").shape[-2] == rows * (128 + 4) - 4
+
+
+def test_the_demo_takes_in_the_bundled_priors_that_fit_its_images(
+    tmp_path: Path,
+    prior: str,
+    consistency_prior: str,
+    latent_prior: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = {"cats-64-consistency": consistency_prior, "cats-64-latent": latent_prior}
+    monkeypatch.setattr("diffsplit.priors.bundled_priors", lambda: list(folders))
+    monkeypatch.setattr(
+        "diffsplit.priors.load_prior", lambda name, **_: load_prior(folders.get(name, name))
+    )
+    options = ("--images", 1, "--samples", 2, "--force", "-o", tmp_path / "x.png")
+    assert run("demo", "--task", "denoise", "--prior", prior, *options) == 0
+    out = capsys.readouterr().out
+    assert "DCDP (CM)" in out
+    assert "DCDP, latent" in out
+    assert "left out" not in out
+    assert load_image(tmp_path / "x.png").shape[-2] == 10 * (128 + 4) - 4
+    small = tmp_path / "small"
+    EDMPrior(build_unet(8, 2, (16, 32)).eval(), sigma_data=0.5).save(small)
+    assert run("demo", "--task", "denoise", "--prior", small, *options) == 0
+    assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--task", "denoise", "--rows", 3), "no --rows"),
+        (("--task", "inpaint-box", "--operator", "dct"), "no --operator"),
+        (("--task", "denoise", "--sigma", 0), "noise"),
+        (("--task", "logistic", "--sigma", 0.5), "--sigma"),
+        (("--task", "onebit-inpainting", "--operator", "dct"), "--operator"),
+        (("--sigma", 0), "--sigma 0.001 or more"),
+        (("--task", "quantized", "--sigma", 0), "--sigma 0.001 or more"),
+        (("--sigma", "nan"), "sigma"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_the_demo_refuses_options_that_do_not_belong_to_its_task(
+    tmp_path: Path,
+    prior: str,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[object, ...],
+    reason: str,
+) -> None:
+    demo = ("demo", "--prior", prior, "-o", tmp_path / "x.png", "--images", 1)
+    assert reason in refused(capsys, tmp_path, *demo, *options)
+
+
+def test_in_pictures_of_measurements_missing_pixels_are_gray_and_small_images_large() -> None:
+    shape, exact = (3, 8, 8), GaussianNoise(0.0)
+    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+    masked = Problem(PixelMask.box(shape, 2, 2, 4, 4), exact)
+    shown = picture(masked, masked.operator.apply(x))
+    assert bool((shown[..., 2:6, 2:6] == 0).all())
+    assert torch.equal(shown[..., :2, :], x[..., :2, :])
+    small = Problem(Downsample(shape, 4), exact)
+    y = small.operator.apply(x)
+    assert torch.equal(picture(small, y), y.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 def test_info_describes_a_prior_and_refuses_other_files(

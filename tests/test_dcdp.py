@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsplit import Problem, channels, operators
 from diffsplit.data_steps import collapsed_momentum
-from diffsplit.data_steps.momentum import default_step_size
+from diffsplit.data_steps.momentum import default_step_size, matched_step_size
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.noise import randn_like
 from diffsplit.priors import (
@@ -216,7 +216,7 @@ def test_a_consistency_model_is_asked_once_a_round_at_the_noise_that_was_added()
     ],
     ids=["one-bit", "logistic", "quantized"],
 )
-@pytest.mark.parametrize("tau", [5, 20])
+@pytest.mark.parametrize("tau", [5, 20, 100])
 def test_dcdp_recovers_from_quantized_measurements_through_their_likelihood(channel, remains, tau):
     prior = GaussianPrior(SHAPE, 0.0, torch.logspace(0, -3, SIZE).view(SHAPE))
     shares = []
@@ -224,21 +224,24 @@ def test_dcdp_recovers_from_quantized_measurements_through_their_likelihood(chan
         problem = Problem(4 * operators.GaussianMatrix(SHAPE, rows=400, seed=draw), channel)
         x = prior.sample(8, _seed(100 + draw))
         y = problem.measure(x, generator=_seed(200 + draw))
-        # steps that go as far in a round as a prior of the last level's variance would let them
-        reach = sum((1 - 0.9**k) / (1 - 0.9) for k in range(1, tau + 1))
-        step_size = min(default_step_size(problem, y), ddpm_sigmas()[99] ** 2 / reach)
-        solver = DCDP(purifier="tweedie", tau=tau, end=100, step_size=step_size)
+        solver = DCDP(purifier="tweedie", tau=tau)
         result = solver(problem, y, prior, generator=_seed(300 + draw))
         shares.append(float((result.image - x).square().sum() / x.square().sum()))
         assert result.trace["misfit"][-1].mean() < problem.nll(torch.zeros_like(x), y).mean()
     assert sum(shares) / 3 < remains
 
 
-def test_a_step_size_of_none_is_the_inverse_of_the_largest_curvature():
+@pytest.mark.parametrize(("end", "limited"), [(200, False), (10, True)])
+def test_a_step_size_of_none_is_the_inverse_curvature_or_what_purification_allows(end, limited):
     problem, y = _measured(4 * operators.GaussianMatrix(SHAPE, 40, 0), channels.OneBit(0.5))
-    solver = DCDP(rounds=2, tau=3, purifier="tweedie", end=200)
-    given = DCDP(**{**vars(solver), "step_size": default_step_size(problem, y)})
-    twice = DCDP(**{**vars(solver), "step_size": 2 * default_step_size(problem, y)})
+    solver = DCDP(rounds=2, tau=3, purifier="tweedie", start=end, end=end)
+    step_size = default_step_size(problem, y)
+    if limited:
+        most = matched_step_size(ddpm_sigmas()[end - 1], 3)
+        assert most < step_size
+        step_size = most
+    given = DCDP(**{**vars(solver), "step_size": step_size})
+    twice = DCDP(**{**vars(solver), "step_size": 2 * step_size})
     image = solver(problem, y, _prior()).image
     assert torch.equal(given(problem, y, _prior()).image, image)
     assert not torch.equal(twice(problem, y, _prior()).image, image)

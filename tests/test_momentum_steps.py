@@ -9,7 +9,13 @@ from torch import Tensor
 
 from diffsplit import Problem, channels, operators
 from diffsplit.data_steps import CollapsedMomentum, collapsed_momentum, collapses, momentum_steps
-from diffsplit.data_steps.momentum import check_step_size, default_step_size, misfit
+from diffsplit.data_steps.momentum import (
+    check_step_size,
+    default_step_size,
+    descend,
+    matched_step_size,
+    misfit,
+)
 from diffsplit.data_steps.recurrence import recurrence
 from diffsplit.errors import InputError
 from diffsplit.operators.gram import Gram
@@ -161,6 +167,15 @@ def test_the_default_step_is_the_inverse_of_the_largest_curvature(channel, curva
     y = problem.measure(_randn(4, *SHAPE), generator=torch.Generator().manual_seed(0))
     expected = 1 / (curvature * operator.norm() ** 2)
     assert default_step_size(problem, y) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_matched_steps_along_one_gradient_go_where_a_prior_would_stop_them(momentum):
+    gradient, start = _randn(2, *SHAPE), _randn(2, *SHAPE, seed=1)
+    step_size = matched_step_size(0.7, 13, momentum)
+    x = descend(lambda x: gradient, start, 13, step_size, momentum)
+    # the minimum of ⟨gradient, x⟩ + ‖x − start‖²/(2 · 0.7²)
+    torch.testing.assert_close(x, start - 0.49 * gradient)
 
 
 def test_the_misfit_is_finite_without_noise_and_the_likelihood_with_it():

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffsplit import Problem
+from diffsplit.channels import OneBit
 from diffsplit.errors import InputError
+from diffsplit.noise import default_generator, seeded
 from diffsplit.operators import (
     Blur,
     ChannelMix,
@@ -31,6 +34,8 @@ from diffsplit.operators import (
     from_function,
     from_matrix,
 )
+from diffsplit.priors import from_callable
+from diffsplit.solvers import DiffOneBit
 
 SHAPE = (3, 8, 8)
 
@@ -205,6 +210,78 @@ def test_a_seed_names_one_operator_and_zero_is_a_seed(name):
     assert torch.equal(build(0)(x), build(0)(x))
     assert not torch.equal(build(0)(x), build(1)(x))
     assert not torch.equal(build(1)(x), build(2)(x))
+
+
+@pytest.fixture(name="seeds")
+def _seeds(monkeypatch) -> list[int]:
+    """Every seed that any code gives to a generator."""
+    seen: list[int] = []
+
+    class Watched(torch.Generator):
+        def manual_seed(self, seed):
+            seen.append(seed)
+            return super().manual_seed(seed)
+
+    monkeypatch.setattr(torch, "Generator", Watched)
+    return seen
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_no_operator_draws_from_the_stream_of_a_plain_generator(name, seeds):
+    for seed in (0, 1, 2, 3, 1000, 2**16 - 1):
+        seeds.clear()
+        SEEDED[name](seed).fingerprint()
+        assert seeds
+        assert min(seeds) >= 2**16
+
+
+def test_operators_of_several_kinds_and_the_default_noise_share_no_stream(seeds):
+    kinds = ("gaussian", "hadamard", "mask", "blur-motion", "composed-unknown")
+    for seed in (0, 1, 2**16 - 1):
+        default_generator()
+        for kind in kinds:
+            SEEDED[kind](seed).fingerprint()
+        parts = {value >> 16 for value in seeds}
+        # the default, four kinds, and the probes of row norms and fingerprints
+        assert len(parts) == 7
+        seeds.clear()
+
+
+def test_two_seeds_of_one_purpose_never_share_a_stream(seeds):
+    for seed in (*range(1000), 2**31, 2**32 - 1):
+        seeded(seed, "GaussianMatrix")
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**32 for seed in seeds)  # torch drops what is beyond
+    for seed in (-1, 2**32):
+        with pytest.raises(InputError, match="from 0 to 4294967295"):
+            seeded(seed, "GaussianMatrix")
+
+
+def test_the_stream_of_a_purpose_is_the_same_on_every_machine():
+    generator = seeded(7, "GaussianMatrix")
+    drawn = torch.randint(1000, (6,), generator=generator).tolist()
+    assert drawn == [105, 441, 687, 881, 394, 110]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_noise_of_solvers_is_independent_of_the_rows_of_the_operator(seed):
+    operator = GaussianMatrix(SHAPE, 40, seed)
+    problem = Problem(operator, OneBit(0.5))
+    plain = torch.Generator().manual_seed(seed)
+    y = problem.measure(_randn(1, *SHAPE).float(), generator=plain)
+    noises = [torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(seed))]
+
+    def watch(x: Tensor, sigma: Tensor) -> Tensor:
+        noises.append(x)
+        return torch.zeros_like(x)
+
+    DiffOneBit(steps=1)(problem, y, from_callable(watch, SHAPE))
+    assert len(noises) == 2
+    rows = torch.nn.functional.normalize(operator.matrix)
+    for noise in noises:
+        # a cosine of independent directions has the standard deviation 192^(−1/2)
+        cosines = rows @ torch.nn.functional.normalize(noise.flatten(1)).T
+        assert cosines.abs().max() < 5 / 192**0.5
 
 
 def _told_apart(first, second):

@@ -4,11 +4,23 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from diffsplit import Problem
 from diffsplit.channels import GaussianNoise, OneBit, Quantized
 from diffsplit.errors import InputError
-from diffsplit.operators import Identity
+from diffsplit.operators import (
+    Blur,
+    GaussianMatrix,
+    Gram,
+    Identity,
+    LinearOperator,
+    PixelMask,
+    RandomizedTransform,
+    Stacked,
+    from_function,
+    from_matrix,
+)
 
 SHAPE = (1, 2, 3)
 
@@ -43,6 +55,60 @@ def test_measurements_on_another_device_than_the_operator_are_refused() -> None:
     operator = Identity(SHAPE).to("meta")
     with pytest.raises(InputError, match="on cpu and the operator is on meta"):
         Problem(operator, GaussianNoise(0.1)).check(torch.ones(1, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        PixelMask(SHAPE, fraction=0.5, seed=0),
+        GaussianMatrix(SHAPE, rows=4, seed=0),
+        RandomizedTransform(SHAPE, rows=4, seed=0),
+        from_matrix(torch.eye(6), SHAPE),
+        2.0 * PixelMask(SHAPE, fraction=0.5, seed=0),
+        PixelMask(SHAPE, fraction=0.5, seed=0) @ Identity(SHAPE),
+        Stacked(Identity(SHAPE), GaussianMatrix(SHAPE, rows=4, seed=0)),
+    ],
+    ids=lambda operator: type(operator).__name__,
+)
+def test_measurements_elsewhere_than_the_tensors_of_an_operator_are_refused(
+    operator: LinearOperator,
+) -> None:
+    y = torch.ones(1, *operator.shape_out, device="meta")
+    with pytest.raises(InputError, match=r"on meta and the operator is on cpu; move .*\.to\("):
+        Problem(operator, GaussianNoise(0.1)).check(y)
+    Problem(operator, GaussianNoise(0.1)).check(torch.ones(1, *operator.shape_out))
+
+
+class _Follows(LinearOperator):
+    """A user's operator, which has no `to` and brings its tensor to where the image is."""
+
+    def __init__(self) -> None:
+        self.shape_in = self.shape_out = SHAPE
+        self.gram = Gram(1.0)
+        self.weights = torch.ones(SHAPE)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x * self.weights.to(x)
+
+    _adjoint = _apply
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Blur.gaussian(SHAPE, 1, 1.0),
+        Identity(SHAPE),
+        from_function(lambda x: 2 * x, SHAPE),
+        _Follows(),
+    ],
+    ids=lambda operator: type(operator).__name__,
+)
+def test_operators_that_follow_their_input_take_measurements_from_anywhere(
+    operator: LinearOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = torch.ones(1, *operator.shape_out, device="meta")
+    monkeypatch.setattr("torch.isfinite", lambda _: torch.ones(1))  # "meta" has no values to test
+    Problem(operator, GaussianNoise(0.1)).check(y)
 
 
 def test_a_batch_with_one_generator_per_image_repeats_single_measurements() -> None:

@@ -127,11 +127,9 @@ def generator(seed: int, use: str) -> torch.Generator:
         seed: from the command line.
         use: what for: two uses of one seed, and the operator's, get unrelated numbers.
     """
-    import torch
+    from diffsplit.noise import seeded
 
-    # Torch keeps 32 bits of a seed, so the use is mixed into those.
-    salt = int.from_bytes(use.encode().ljust(4, b"\0")[:4], "big")
-    return torch.Generator().manual_seed((seed ^ salt) & 0xFFFFFFFF)
+    return seeded(seed, f"diffsplit {use}")
 
 
 def build_operator(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +15,7 @@ from diffsplit.cli.common import (
     generator,
     progress,
 )
+from diffsplit.cli.methods import DataStep, Method, PurifierName, SolverName
 from diffsplit.cli.report import Row, report
 from diffsplit.errors import InputError
 
@@ -23,25 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffsplit.problem import Problem
-    from diffsplit.solvers.base import Solver
     from diffsplit.solvers.recovery import Recovery
 
-__all__ = ["SolverName", "recover"]
-
-
-class SolverName(str, Enum):
-    """Algorithms on the command line."""
-
-    diffep = "diffep"
-    diff_onebit = "diff-onebit"
-    dcdp = "dcdp"
-
-
-class DataStep(str, Enum):
-    """How DiffOneBit weighs the measurements against the prior."""
-
-    adam = "adam"
-    exact = "exact"
+__all__ = ["recover"]
 
 
 def recover(
@@ -52,20 +36,24 @@ def recover(
         typer.Option(
             help="diffep: message passing, a few network evaluations; diff-onebit: the splitting "
             "method of its paper, slower; dcdp: rounds of gradient steps and purification, for the "
-            "tasks whose measurements are real numbers."
+            "tasks whose measurements are real numbers; dcdp-latent: the same with a latent "
+            "diffusion model."
         ),
     ] = SolverName.diffep,
     prior: Annotated[
-        str,
-        typer.Option(help="The diffusion model: a bundled name, a folder or a hub id."),
-    ] = "cats-64",
+        str | None,
+        typer.Option(
+            help="The diffusion model: a bundled name, a folder or a hub id (default cats-64; "
+            "cats-64-latent for dcdp-latent, cats-64-consistency with --purifier consistency)."
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=1000,
-            help="The most steps (default 8 for diffep, 20 for diff-onebit, and for dcdp the 10 "
-            "or 20 of its paper).",
+            help="The most steps (default for diffep 8, or 20 if it renoises, for diff-onebit 20, "
+            "and for dcdp the rounds of its paper, 4 to 20).",
         ),
     ] = None,
     data_step: Annotated[
@@ -79,6 +67,13 @@ def recover(
         typer.Option(
             help="For diff-onebit: λ > 0, the weight of the prior (default, as in the paper: 1 for "
             "a mask and 0.02 otherwise)."
+        ),
+    ] = None,
+    purifier: Annotated[
+        PurifierName | None,
+        typer.Option(
+            help="For dcdp: tweedie, one evaluation a round (default); ddim, up to 20, sharper; or "
+            "consistency, one of a consistency model. For dcdp-latent one of the first two."
         ),
     ] = None,
     samples: Annotated[
@@ -108,12 +103,7 @@ def recover(
     outputs += [(figure, PICTURES)] if figure else []
     outputs += [(trace, (".csv",))] if trace else []
     check_outputs(outputs, [file, *([truth] if truth else [])], force)
-    if samples > 1 and solver is not SolverName.diffep:
-        raise InputError("only --solver diffep draws samples; leave out --samples.")
-    if solver is not SolverName.diff_onebit and not (data_step is None and lam is None):
-        raise InputError(
-            "--data-step and --lam belong to --solver diff-onebit; leave them out or add that."
-        )
+    method = Method(solver, steps, samples, data_step, lam, purifier)
 
     from diffsplit.figures import image_grid
     from diffsplit.images import save_image
@@ -124,17 +114,16 @@ def recover(
     measurement = load(file)
     problem, y = measurement.problem, measurement.y
     expected = _truth(truth, problem, len(y))
-    model = load_prior(prior, device=place)
+    name = method.default_prior if prior is None else prior
+    model = load_prior(name, device=place)
+    method.check_prior(model, name)
+    algorithm = method.solver(problem, measurement.facts.get("task"))
     problem.operator.to(place)
     y = y.to(place)
-    if solver is SolverName.diffep:
-        method: Solver = _diff_ep(steps, samples)
-    elif solver is SolverName.diff_onebit:
-        method = _diff_onebit(problem, steps, data_step, lam)
-    else:
-        method = _dcdp(problem, measurement.facts.get("task"), steps)
     with progress("recovering") as advance:
-        result = method(problem, y, model, generator=generator(seed, "recover"), callback=advance)
+        result = algorithm(
+            problem, y, model, generator=generator(seed, "recover"), callback=advance
+        )
     save_image(image_grid(result.image, columns=min(len(y), 8)), output)
     if figure is not None:
         save_image(_figure(problem, y, result, expected), figure)
@@ -142,44 +131,6 @@ def recover(
         result.trace.write_csv(trace)
     row = Row.of(solver.value, problem, y, result.image, expected, result.nfe, result.seconds)
     report([row], title=str(output))
-
-
-def _diff_ep(steps: int | None, samples: int) -> Solver:
-    from diffsplit.solvers import DiffEP
-
-    return DiffEP(samples=samples) if steps is None else DiffEP(iterations=steps, samples=samples)
-
-
-def _diff_onebit(
-    problem: Problem, steps: int | None, data_step: DataStep | None, lam: float | None
-) -> Solver:
-    from diffsplit.operators import PixelMask
-    from diffsplit.solvers import DiffOneBit
-
-    if lam is None:
-        lam = 1.0 if isinstance(problem.operator, PixelMask) else 0.02
-    exact = data_step is DataStep.exact
-    return DiffOneBit(
-        steps=20 if steps is None else steps, lam=lam, data_step="exact" if exact else "adam"
-    )
-
-
-def _dcdp(problem: Problem, task: object, steps: int | None) -> Solver:
-    """The paper's settings for a task that they exist for, else the general ones."""
-    from diffsplit.channels import GaussianNoise
-    from diffsplit.solvers import DCDP
-    from diffsplit.solvers.dcdp_presets import TASKS
-
-    rounds: dict[str, Any] = {} if steps is None else {"rounds": steps}
-    shape, channel = problem.operator.shape_in, problem.channel
-    # Version 2: one evaluation a round, and the highest PSNR.
-    if not isinstance(channel, GaussianNoise):  # bits are soon overfitted, see `DCDP`
-        return DCDP(purifier="tweedie", tau=5, end=100, **rounds)
-    if not isinstance(task, str) or task not in TASKS:
-        return DCDP(purifier="tweedie", **rounds)
-    return DCDP.preset(
-        task, image_size=shape[-1], noise=channel.sigma, purifier="tweedie", **rounds
-    )
 
 
 def _truth(path: Path | None, problem: Problem, batch: int) -> Tensor | None:

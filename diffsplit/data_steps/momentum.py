@@ -27,6 +27,7 @@ __all__ = [
     "check_step_size",
     "default_step_size",
     "descend",
+    "matched_step_size",
     "misfit",
     "misfit_grad",
     "momentum_steps",
@@ -108,3 +109,13 @@ def default_step_size(problem: Problem, y: Tensor) -> float:
     if not (math.isfinite(steepest) and steepest > 0):
         raise InputError(f"{problem.channel!r} has no bounded curvature; give a step_size.")
     return 1 / (problem.operator.norm() ** 2 * steepest)
+
+
+def matched_step_size(sigma: float, steps: int, momentum: float = 0.9) -> float:
+    """η at which ``steps`` steps trust the start as much as a prior N(x, σ² I) would.
+
+    Against a gradient g that hardly changes the steps move x by −η c g, with
+    c = Σ_{k=1…τ} (1 − β^k)/(1 − β), and the penalty ‖x − x_0‖²/(2σ²) would stop it at −σ² g.
+    """
+    carried = momentum * (1 - momentum**steps) / (1 - momentum)
+    return sigma**2 * (1 - momentum) / (steps - carried)

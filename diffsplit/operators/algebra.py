@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import real
 from diffsplit.operators.fourier import FourierSpectrum, first_row
@@ -31,7 +32,7 @@ def mean_row_norm(operator: LinearOperator, device: torch.device | None = None) 
     if size <= _PROBES:
         probes = torch.eye(size)
     else:
-        generator = torch.Generator().manual_seed(0)
+        generator = seeded(0, "mean_row_norm")
         probes = torch.randint(0, 2, (_PROBES, size), generator=generator) * 2.0 - 1
     images = operator.adjoint(probes.reshape(-1, *operator.shape_out).to(device))
     # Each of the probes has the square norm 1 (unit vectors) or M (signs).

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.checks import check_batch
 from diffsplit.operators.differentiable import linear
 from diffsplit.operators.gram import Gram, ScaledIdentity
@@ -152,7 +153,7 @@ class LinearOperator(ABC):
         operator does not. All that is random are small integers, drawn on the CPU, which are the
         same everywhere.
         """
-        generator = torch.Generator().manual_seed(0)
+        generator = seeded(0, "fingerprint")
         # In steps of 1/512, which even half precision holds exactly.
         probe = torch.randint(-512, 513, (1, self.size_in), generator=generator) / 512
         image = probe.reshape(1, *self.shape_in).to(self._device())

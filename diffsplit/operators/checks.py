@@ -7,12 +7,11 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["MAX_SIZE", "brief", "check_batch", "integer", "real", "seeded", "shape_of"]
+__all__ = ["MAX_SIZE", "brief", "check_batch", "integer", "real", "seed_of", "shape_of"]
 
 MAX_SIZE = 2**26
 """The largest number of entries of one image."""
@@ -79,16 +78,15 @@ def shape_of(value: Any, ndim: int | None = None) -> tuple[int, ...]:
     return shape
 
 
-def seeded(seed: Any) -> tuple[int, torch.Generator]:
-    """The seed, checked, and a generator on the CPU that starts from it.
+def seed_of(value: Any) -> int:
+    """``value`` as a seed for `diffsplit.noise.seeded`.
 
-    The generator keeps 32 bits of a seed: a larger one would repeat the operator of another.
+    Torch keeps 32 bits of a seed: a larger one would repeat the operator of another.
 
     Raises:
-        InputError: the seed is no integer from 0 to 2³² − 1.
+        InputError: it is no integer from 0 to 2³² − 1.
     """
-    seed = integer(seed, "a seed", 0, 2**32 - 1)
-    return seed, torch.Generator().manual_seed(seed)
+    return integer(value, "a seed", 0, 2**32 - 1)
 
 
 def check_batch(x: Tensor, shape: Sequence[int], what: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.algebra import mean_row_norm
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import shape_of
@@ -52,7 +53,7 @@ class FunctionOperator(LinearOperator):
         self.shape_in = shape_of(shape_in)
         self._function, self._transpose = apply, adjoint
         self._at = torch.empty(0, device=device)
-        generator = torch.Generator().manual_seed(0)
+        generator = seeded(0, "FunctionOperator")
         x = torch.randn((2, *self.shape_in), generator=generator).to(device)
         first, second = self._tried(x[:1], shape_out), self._tried(x[1:], shape_out)
         self.shape_out = tuple(first.shape[1:])

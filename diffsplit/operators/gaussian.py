@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import integer, seeded, shape_of
+from diffsplit.operators.checks import integer, seed_of, shape_of
 from diffsplit.operators.dense import multiply, multiply_transposed
 from diffsplit.operators.gram import IIDRows
 
@@ -68,7 +69,8 @@ class GaussianMatrix(LinearOperator):
             )
         self.shape_out = (rows,)
         self.gram = IIDRows(size / rows)
-        self.seed, generator = seeded(seed)
+        self.seed = seed_of(seed)
+        generator = seeded(self.seed, "GaussianMatrix")
         self.matrix = _allocate(rows, size, dtype, torch.device(device))
         for row in self.matrix:
             row.copy_(torch.randn(size, generator=generator, dtype=torch.float32) / math.sqrt(rows))

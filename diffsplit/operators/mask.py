@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import brief, integer, real, seeded, shape_of
+from diffsplit.operators.checks import brief, integer, real, seed_of, shape_of
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.operators.spectra import SelectedRows
 from diffsplit.operators.spectrum import Spectrum
@@ -53,7 +54,8 @@ class PixelMask(LinearOperator):
             )
         if not isinstance(channels_apart, bool):
             raise InputError(f"channels_apart is true or false, not {brief(channels_apart)}.")
-        seed, generator = seeded(seed)
+        seed = seed_of(seed)
+        generator = seeded(seed, "PixelMask")
         layout = shape if channels_apart else shape[1:]
         mask = torch.zeros(layout, dtype=torch.bool)
         order = torch.randperm(mask.numel(), generator=generator)

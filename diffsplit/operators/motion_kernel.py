@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.operators.checks import integer, real, seeded
+from diffsplit.noise import seeded
+from diffsplit.operators.checks import integer, real, seed_of
 
 __all__ = ["motion_kernel"]
 
@@ -40,7 +41,7 @@ def motion_kernel(size: int, intensity: float, seed: int) -> Tensor:
     intensity = real(intensity, "the intensity of camera shake")
     if not 0 <= intensity <= 1:
         raise InputError(f"the intensity of camera shake is from 0 to 1, not {intensity}.")
-    _, generator = seeded(seed)
+    generator = seeded(seed_of(seed), "motion_kernel")
     share = 0.5 + 0.3 * float(torch.rand((), generator=generator, dtype=torch.float64))
     # The more a path turns, the longer it must be for a blur of about the same extent.
     path = _trajectory(intensity, generator) * size * share * (1 + 2 * intensity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
 
 __all__ = ["lanczos_norm"]
@@ -23,7 +24,7 @@ def lanczos_norm(operator: LinearOperator) -> float:
     Args:
         operator: A; nothing but `apply` and `adjoint` is used.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0, "lanczos_norm")
     start = torch.randn(operator.size_out, generator=generator).to(operator._device())
     basis = [start / start.norm()]
     diagonal: list[float] = []

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import brief, integer, seeded, shape_of
+from diffsplit.operators.checks import brief, integer, seed_of, shape_of
 from diffsplit.operators.gram import RandomRows
 from diffsplit.operators.spectra import SelectedRows
 from diffsplit.operators.spectrum import Spectrum
@@ -57,7 +58,8 @@ class RandomizedTransform(LinearOperator):
         self.shape_out = (rows,)
         self.gram = RandomRows(size / rows)
         self.transform = transform
-        self.seed, generator = seeded(seed)
+        self.seed = seed_of(seed)
+        generator = seeded(self.seed, "RandomizedTransform")
         self._permutation = torch.randperm(size, generator=generator)
         self._inverse = torch.empty_like(self._permutation)
         self._inverse[self._permutation] = torch.arange(size)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators, randn_like
+from diffsplit.noise import Generators, randn_like, seeded
 from diffsplit.priors.base import Prior, check_shape
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 
@@ -139,7 +139,7 @@ class GaussianMixturePrior(Prior):
     def error(self, sigma: float | Tensor) -> Tensor:
         """v(σ), measured once on the prior's own samples."""
         if self._curve is None:
-            generator = torch.Generator().manual_seed(0)
+            generator = seeded(0, "GaussianMixturePrior")
             count = max(200, 100_000 // self.means.shape[1])
             images = self.sample(count, generator).double()
             top = math.sqrt(self.mean_square)

@@ -35,11 +35,10 @@ class DCDP(DecoupledSolver):
     With Gaussian noise of whatever level the misfit is ½‖A x − y‖², and the τ steps are taken at
     once where the operator has a spectrum or orthogonal rows; a ``step_size`` that diverges is
     refused. With other channels the misfit is −log p(y | A x), whose curvature falls with the
-    noise: for one bit or a quantizer η ≈ σ²/‖A‖² suits, for a logistic channel η ≈ 4/‖A‖²; None
-    takes 1/(‖A‖² · largest curvature), which is that. Too many steps overfit noisy bits, and too
-    few lose to purification what they gain. A round's steps go as far as a prior N(v, σ² I)
-    would let them where η c = σ², c = Σ_{k=1…τ} (1 − β^k)/(1 − β), 13 for τ = 5 and 41 for
-    τ = 10: with T_K = 100 (σ = 0.34) take the smaller of that η and the default.
+    noise: None takes 1/(‖A‖² · largest curvature), but in each round at most the η with which τ
+    steps go as far as a prior N(v, σ_k² I) would let them (`matched_step_size`), σ_k the strength
+    of the round's purification. Longer steps overfit noisy bits, and much shorter ones lose to
+    purification what they gain; so any τ from 5 up and an end of 0 will do.
 
     The trace has columns ``misfit`` of v_k and ``misfit_consistent`` of x_k (½‖·‖² where noiseless
     measurements make the likelihood infinite); a step's image is v_k.
@@ -48,7 +47,7 @@ class DCDP(DecoupledSolver):
         rounds: K (paper: 10 or 20).
         tau: τ, gradient steps a round (paper: 1000/K).
         step_size: η, on Aᵀ(A x − y) and per image; the paper's learning rate is α = η m/2, with m
-            the size of one image's measurement. None for 1/‖A‖².
+            the size of one image's measurement. None for 1/‖A‖², or as above.
         momentum: β in [0, 1) (paper: 0.9).
         start, end: T_1 ≥ T_K, DDPM timesteps from 0 to 1000, read as rounded and at least 1;
             noise levels σ with ``purifier="consistency"``. A start of None is 400, or σ = 1. Noisy
@@ -106,7 +105,7 @@ class DCDP(DecoupledSolver):
         x = v = zeros_for(y, prior)
         for level in self.levels:
             grid = self._grid(level, prior)
-            x = data_step(v)
+            x = data_step(v, grid[0])
             v = purify(prior, x, grid, generator)
             self._note(watch, grid[0], x, v)
         return Answer(v if self.return_ == "purified" else prior.clip(x))

@@ -12,6 +12,7 @@ was trained, since many z decode to the same picture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ class LatentDCDP(DecoupledSolver):
             if pixel_step is None:
                 x = model.decode(self._latent_step(problem, y, v, model))
             else:
-                x = pixel_step(image)
+                x = pixel_step(image, math.inf)  # σ of latents limits nothing in pixels
             v = purify(latent, model.encode(x), grid, generator)
             image = model.decode(v)
             self._note(watch, grid[0], x, image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +14,7 @@ from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.data_steps.momentum import (
     check_step_size,
     default_step_size,
+    matched_step_size,
     misfit,
     momentum_steps,
 )
@@ -83,16 +83,26 @@ class DecoupledSolver(Solver):
         if self.step_size is not None and isinstance(problem.channel, GaussianNoise):
             check_step_size(problem.operator, self.step_size, self.momentum)
 
-    def _pixel_step(self, problem: Problem, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """v ↦ x: τ momentum steps on images, at once where the operator allows it."""
+    def _pixel_step(self, problem: Problem, y: Tensor) -> Callable[[Tensor, float], Tensor]:
+        """(v, σ) ↦ x: τ momentum steps on images, at once where the operator allows it.
+
+        σ limits steps whose size is left open, but for Gaussian noise: `matched_step_size`.
+        """
         step_size = self.step_size
         if step_size is None:
             step_size = default_step_size(problem, y)
         if collapses(problem):
-            return CollapsedMomentum(problem, y, self.tau, step_size, self.momentum)
-        return partial(
-            momentum_steps, problem, y, steps=self.tau, step_size=step_size, momentum=self.momentum
-        )
+            collapsed = CollapsedMomentum(problem, y, self.tau, step_size, self.momentum)
+            return lambda v, sigma: collapsed(v)
+        limited = self.step_size is None and not isinstance(problem.channel, GaussianNoise)
+
+        def steps(v: Tensor, sigma: float) -> Tensor:
+            most = matched_step_size(sigma, self.tau, self.momentum) if limited else math.inf
+            return momentum_steps(
+                problem, y, v, self.tau, min(step_size, most), momentum=self.momentum
+            )
+
+        return steps
 
     def _note(self, watch: Watch, sigma: float, x: Tensor, v: Tensor) -> None:
         """One round in the trace, unless it left the finite numbers."""

@@ -58,7 +58,12 @@ class AutoencoderConfig(RunConfig):
     @property
     def latent_size(self) -> int:
         """Side of the latents."""
-        return self.size // 2 ** (len(self.channels) - 1)
+        return self.size // self.factor
+
+    @property
+    def factor(self) -> int:
+        """Side of an image over that of its latents."""
+        return int(2 ** (len(self.channels) - 1))
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
@@ -70,9 +75,9 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
     levels = len(config.channels)
-    if config.size % 2 ** (levels - 1):
+    if config.size % config.factor:
         raise InputError(
-            f"size {config.size} is not divisible by {2 ** (levels - 1)}; choose another size."
+            f"size {config.size} is not divisible by {config.factor}; choose another size."
         )
     return AutoencoderKL(
         in_channels=3,
@@ -112,7 +117,8 @@ class AutoencoderRun(Run):
         noise = torch.randn(code.mean.shape, generator=self.generator).to(code.mean)
         decoded = self.model.decode(code.mean + code.std * noise, return_dict=False)[0]
         divergence = code.kl().mean() / code.mean[0].numel()
-        return (decoded.float() - clean).abs().mean() + self.kl * divergence
+        loss: Tensor = (decoded.float() - clean).abs().mean() + self.kl * divergence
+        return loss
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -120,7 +126,7 @@ class AutoencoderRun(Run):
         clean = from_uint8(images).to(self.accelerator.device)
         parts = [
             self.model.decode(self.model.encode(x).latent_dist.mode(), return_dict=False)[0]
-            for x in clean.split(64)
+            for x in torch.split(clean, 64)
         ]
         return torch.cat(parts).clamp(-1, 1).cpu()
 

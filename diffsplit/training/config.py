@@ -73,7 +73,11 @@ class RunConfig:
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Self:
         """The inverse of `options`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in options.items()
+        }
+        return cls(**values)
 
     def options(self) -> dict[str, Any]:
         """Every option, as JSON keeps it."""

@@ -90,7 +90,10 @@ def _encoded(model: AutoencoderKL, images: Tensor) -> Tensor:
     """Unscaled latents of images in bytes, on the CPU."""
     device = next(model.parameters()).device
     return torch.cat(
-        [model.encode(from_uint8(x).to(device)).latent_dist.mode().cpu() for x in images.split(256)]
+        [
+            model.encode(from_uint8(x).to(device)).latent_dist.mode().cpu()
+            for x in torch.split(images, 256)
+        ]
     )
 
 

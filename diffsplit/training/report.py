@@ -63,7 +63,7 @@ class Reporter:
 
     def measure(self, run: Run) -> dict[str, Any]:
         """Measure and print; returns the new row of the run's history, and forgets the losses."""
-        row = {
+        row: dict[str, Any] = {
             "images": run.images_seen,
             "seconds": run.seconds,
             "loss": torch.stack(self.losses).mean().item(),

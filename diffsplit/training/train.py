@@ -121,7 +121,7 @@ def train(
     images, held_out = load_data(source, config, validation)
     run = DenoiserRun(config, images, held_out, accelerator, start)
     run.facts |= {"trained_on": source.name, "training_images": len(images)}
-    if start is not None:
+    if start is not None and init is not None:
         run.facts |= {"started_from": str(start.facts.get("name", Path(init).name))}
     if state is not None:
         run.restore(state, folder / CHECKPOINT)
