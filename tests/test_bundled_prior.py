@@ -92,11 +92,6 @@ def test_all_held_out_cats_come_back_as_well_as_promised(prior):
         assert psnr(result.image, x).mean() >= bound
 
 
-NOT_YET = pytest.mark.xfail(
-    strict=True, reason="0.3 % and 2.4 % short: cats-64 wants more training"
-)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="needs the held-out cats, see DIFFSPLIT_HELD_OUT")
 @pytest.mark.parametrize(
@@ -105,8 +100,8 @@ NOT_YET = pytest.mark.xfail(
         (0.317, 0.0099),
         (0.552, 0.0168),
         (0.959, 0.0269),
-        pytest.param(1.668, 0.0407, marks=NOT_YET),
-        pytest.param(2.899, 0.0608, marks=NOT_YET),
+        (1.668, 0.0407),
+        (2.899, 0.0608),
     ],
 )
 def test_the_prior_is_as_accurate_as_promised(prior, sigma, bound):
@@ -114,3 +109,55 @@ def test_the_prior_is_as_accurate_as_promised(prior, sigma, bound):
     generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
     draws = [ds.priors.measure_error(prior, x, (sigma, 9.0), g).mse[0] for g in generators]
     assert sum(draws) / 3 <= bound
+
+
+def _megabytes(name):
+    folder = Path(ds.__file__).parent / "assets" / "priors" / name
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def test_the_bundled_models_are_small():
+    assert _megabytes("cats-64") < 8
+    assert _megabytes("cats-64-consistency") < 8
+    assert _megabytes("cats-64-latent") < 12
+
+
+def _variation(x):
+    return x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
+
+
+def test_one_evaluation_of_the_consistency_model_is_sharper_than_one_of_the_denoiser(prior):
+    x, fast = example_cats(), ds.load_prior("cats-64-consistency")
+    noisy = x + 2.0 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    drawn, mean = fast.clip(fast.denoise(noisy, 2.0)), prior.clip(prior.denoise(noisy, 2.0))
+    assert _variation(drawn) > 1.2 * _variation(mean)
+    assert psnr(drawn, x).mean() > psnr(mean, x).mean() - 3.5
+
+
+def test_the_latent_model_keeps_what_a_cat_looks_like():
+    x, latent = example_cats(), ds.load_prior("cats-64-latent")
+    z = latent.encode(x)
+    assert z.shape == (8, 4, 16, 16)
+    assert psnr(latent.clip(latent.decode(z)), x).mean() > 25
+
+
+def test_posterior_samples_of_two_evaluations_fit_the_measurements(prior):
+    x, problem = example_cats()[:2], _problem("hadamard", rows=4096)
+    y = problem.measure(x, generator=torch.Generator().manual_seed(0))
+    fast = ds.load_prior("cats-64-consistency")
+    few = ds.solvers.DiffEP(samples=4, sampler=fast)(problem, y, prior)
+    many = ds.solvers.DiffEP(samples=4)(problem, y, prior)
+    assert few.nfe == many.nfe - 4 * 8
+    quality = [psnr(r.samples.flatten(0, 1), x.repeat(4, 1, 1, 1)).mean() for r in (few, many)]
+    assert quality[0] > quality[1] - 1.5
+    assert few.std.mean() > 0.5 * many.std.mean()
+
+
+def test_dcdp_with_the_consistency_model_beats_bicubic_interpolation():
+    x, shape = example_cats()[:4], SHAPE
+    operator = ds.operators.Downsample(shape, factor=4, kernel="bicubic")
+    problem = ds.Problem(operator, ds.channels.GaussianNoise(sigma=0.0))
+    y = problem.measure(x, generator=torch.Generator().manual_seed(0))
+    solver = ds.solvers.DCDP.preset("super-resolution", image_size=64, purifier="consistency")
+    result = solver(problem, y, ds.load_prior("cats-64-consistency"))
+    assert psnr(result.image, x).mean() > psnr(ds.baselines.bicubic(problem, y), x).mean()

@@ -37,11 +37,12 @@ def load_prior(
     """Load a prior: a bundled name, a folder, or a hub id.
 
     Args:
-        name_or_path: ``"cats-64"`` (bundled); a folder that ``diffsplit train`` wrote, which
-            comes before a bundled prior of the same name; a folder
-            in the diffusers layout, or a hub id ``"organization/model"``, with a `UNet2DModel`:
-            a diffusion model, a consistency model, or with an autoencoder a latent one. A
-            class-conditional one needs the ``from_pretrained`` of its class.
+        name_or_path: ``"cats-64"``, ``"cats-64-consistency"`` or ``"cats-64-latent"`` (bundled); a
+            folder that ``diffsplit train`` or ``diffsplit distill`` wrote, which comes before a
+            bundled prior of the same name; a folder in the diffusers layout, or a hub id
+            ``"organization/model"``, with a `UNet2DModel`: a diffusion model, a consistency model,
+            or with an autoencoder a latent one. A class-conditional one needs the
+            ``from_pretrained`` of its class.
         device: where to compute.
 
     Raises:
