@@ -153,11 +153,11 @@ def test_posterior_samples_of_two_evaluations_fit_the_measurements(prior):
     assert few.std.mean() > 0.5 * many.std.mean()
 
 
-def test_dcdp_with_the_consistency_model_beats_bicubic_interpolation():
-    x, shape = example_cats()[:4], SHAPE
-    operator = ds.operators.Downsample(shape, factor=4, kernel="bicubic")
+def test_dcdp_with_the_consistency_model_fills_in_what_a_mean_cannot():
+    x = example_cats()[:4]
+    operator = ds.operators.PixelMask(SHAPE, fraction=0.5, seed=0)
     problem = ds.Problem(operator, ds.channels.GaussianNoise(sigma=0.0))
     y = problem.measure(x, generator=torch.Generator().manual_seed(0))
-    solver = ds.solvers.DCDP.preset("super-resolution", image_size=64, purifier="consistency")
+    solver = ds.solvers.DCDP.preset("inpaint-random", image_size=64, purifier="consistency")
     result = solver(problem, y, ds.load_prior("cats-64-consistency"))
-    assert psnr(result.image, x).mean() > psnr(ds.baselines.bicubic(problem, y), x).mean()
+    assert psnr(result.image, x).mean() > psnr(ds.baselines.mean_fill(problem, y), x).mean() + 5
