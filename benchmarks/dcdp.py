@@ -1,6 +1,6 @@
 """DCDP's Version 2 from end to end, against the network evaluations in it alone.
 
-The ratio is what its data steps cost, next to the network; 1.3 is the most that is asked for. What
+The ratio is what its data steps cost, next to the network; 1.3 is the most it should be. What
 the data steps cost without being collapsed is in momentum.py.
 """
 

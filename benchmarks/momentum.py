@@ -1,6 +1,6 @@
 """DCDP's momentum steps in a loop and at once: seconds for 1,000 of them at 3×256×256.
 
-For each kind of operator that has a spectrum or orthogonal rows; a ratio of 50 is asked for.
+For each kind of operator that has a spectrum or orthogonal rows; the target is a ratio of 50.
 """
 
 from __future__ import annotations

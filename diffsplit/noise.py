@@ -31,7 +31,7 @@ def seeded(seed: int, purpose: str) -> torch.Generator:
     Raises:
         InputError: the seed is out of range.
     """
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"a seed is an integer from 0 to {2**32 - 1}, not {seed}.")
     salt = hashlib.blake2b(purpose.encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(seed ^ int.from_bytes(salt, "big"))

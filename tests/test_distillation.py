@@ -84,6 +84,12 @@ def test_pairs_go_on_where_they_were_saved():
             assert torch.equal(a, b)
 
 
+def test_as_many_pairs_are_drawn_as_were_asked_for():
+    pairs = Trajectories(gaussian(), None, 3, 0.01, 20.0, seed=0)
+    for n in (7, 24, 500):
+        assert [len(part) for part in pairs.draw(n)] == [n, n, n]
+
+
 def test_a_student_comes_nearer_to_the_ends_of_a_gaussian_teachers_trajectories():
     held_out = torch.full((4, 3, 8, 8), 0.1)
     teacher = GaussianPrior((3, 8, 8), 0.1, 0.05)
@@ -149,6 +155,22 @@ def test_what_cannot_be_distilled_is_refused_and_nothing_is_written(finished, tm
     with pytest.raises(InputError, match="steps is 5, but the run was started with 4"):
         distill("cats-64", finished, replace(SHORT, steps=5), cpu=True, resume=True)
     assert contents(finished) == before
+
+
+def test_another_teacher_is_refused_on_resuming(teacher, pictures, tmp_path):
+    out = tmp_path / "fast"
+    distill(teacher, out, replace(SHORT, images=4), data=pictures, cpu=True)
+    other = tmp_path / "other"
+    train(pictures, other, replace(TINY, images=8, seed=1), cpu=True)
+    with pytest.raises(InputError, match="another teacher"):
+        distill(other, out, replace(SHORT, images=8), data=pictures, cpu=True, resume=True)
+
+
+def test_the_recipe_names_the_network_of_the_teacher(teacher, tmp_path):
+    config = replace(SHORT, images=4, channels=(64, 64, 64), patch=4)
+    prior = distill(teacher, tmp_path / "fast", config, cpu=True)
+    assert prior.facts["recipe"]["channels"] == list(TINY.channels)
+    assert prior.facts["recipe"]["patch"] == TINY.patch
 
 
 def test_the_command_distills_and_goes_on_from_there(teacher, tmp_path, capsys):

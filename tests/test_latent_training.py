@@ -1,10 +1,11 @@
 """Training in latents: an autoencoder, then a denoiser of what it encodes."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from test_training import TINY, accelerator, zip_of_pictures
+from test_training import TINY, accelerator, contents, zip_of_pictures
 
 import diffsplit as ds
 from diffsplit import load_prior
@@ -99,10 +100,11 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "update", interrupt)
         with pytest.raises(InterruptedRunError):
-            train_latent(pictures, out, CODER, DENOISER, cpu=True)
+            train_latent(pictures, out, CODER, DENOISER, cpu=True, facts={"license": "mine"})
     first, second = started_latent_config(out)
     assert first == CODER
-    resumed = train_latent(pictures, out, first, second or DENOISER, cpu=True, resume=True)
+    resumed = train_latent(pictures, out, first, second, cpu=True, resume=True)
+    assert resumed.facts["license"] == "mine"
     whole = load_prior(finished)
     for a, b in (
         (whole.autoencoder, resumed.autoencoder),
@@ -121,7 +123,21 @@ def test_the_command_trains_a_latent_prior(pictures, tmp_path, capsys):
     assert main([*command, "--init", "cats-64"]) == 2
 
 
-def test_a_size_that_does_not_fit_is_refused(pictures, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(finished, pictures, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "prior")
+    again = train_latent(pictures, out, CODER, DENOISER, cpu=True, resume=True)
+    assert again.latent.curve == load_prior(finished).latent.curve
+
+
+def test_an_autoencoder_whose_latents_were_learned_is_not_trained_on(finished, pictures, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "prior")
+    before = contents(out)
+    with pytest.raises(InputError, match="leave out --autoencoder-images"):
+        train_latent(pictures, out, replace(CODER, images=16), DENOISER, cpu=True, resume=True)
+    assert contents(out) == before
+
+
+def test_a_size_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path):
     coder = replace(CODER, size=18, channels=(16, 16, 16))
-    with pytest.raises(InputError, match="not divisible by 4"):
-        train_latent(pictures, tmp_path / "x", coder, DENOISER, cpu=True)
+    with pytest.raises(InputError, match="size 18 is not divisible by 8"):
+        train_latent(tmp_path / "none", tmp_path / "x", coder, DENOISER, cpu=True)

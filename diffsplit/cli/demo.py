@@ -49,7 +49,8 @@ def demo(
         int | None,
         typer.Option(
             min=1,
-            help=f"For few bits: measurements of each image (default {ROWS}; of a mask half).",
+            help=f"For few bits: measurements of each image (default {ROWS}; for "
+            "onebit-inpainting half of all).",
         ),
     ] = None,
     sigma: Annotated[

@@ -142,14 +142,9 @@ def _latent(
     from diffsplit.training.autoencoder import AutoencoderConfig
     from diffsplit.training.latent import LATENT_CONFIG, started_latent_config, train_latent
 
-    first, second = AutoencoderConfig(), None
+    first, second = AutoencoderConfig(), LATENT_CONFIG
     if shared["resume"]:
         first, second = started_latent_config(out)
-    changed = {**given(size=size, images=autoencoder_images), **given(batch=options.get("batch"))}
-    return train_latent(
-        source,
-        out,
-        replace(first, **changed),
-        replace(second or LATENT_CONFIG, **options),
-        **shared,
-    ).shape
+    both = {key: value for key, value in options.items() if key != "images"}
+    first = replace(first, **given(size=size, images=autoencoder_images), **both)
+    return train_latent(source, out, first, replace(second, **options), **shared).shape

@@ -55,6 +55,8 @@ def described(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
         )
     try:
         yield config
+    except InputError:
+        raise  # of a part, and complete
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(
             f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it again."

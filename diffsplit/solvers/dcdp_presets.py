@@ -116,7 +116,7 @@ def preset_for(
     if family == "latent":
         settings["consistency"] = "pixel" if row.in_pixels else "latent"
     settings.update(overrides)
-    settings.setdefault("tau", max(GRADIENT_STEPS // settings["rounds"], 1))
+    settings.setdefault("tau", max(GRADIENT_STEPS // max(settings["rounds"], 1), 1))
     return settings
 
 

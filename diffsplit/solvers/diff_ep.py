@@ -74,6 +74,11 @@ class DiffEP(Solver):
                 "DiffEP needs whole levels, iterations, samples and sample_steps ≥ 1, "
                 f"0 ≤ damping < 1 and tolerance ≥ 0, not {self}."
             )
+        if self.sampler is not None and self.steps_per_sample > 2:
+            raise InputError(
+                f"a sampler takes one or two evaluations, not {self.steps_per_sample}; give "
+                "sample_steps=1 or 2."
+            )
         if self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
 

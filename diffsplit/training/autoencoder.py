@@ -19,7 +19,6 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.figures import image_grid
 from diffsplit.images import from_uint8
-from diffsplit.priors.pretrained import save_part
 from diffsplit.training.config import RunConfig
 from diffsplit.training.denoiser import flipped_at_random
 from diffsplit.training.run import Run, seeded_weights
@@ -139,5 +138,4 @@ class AutoencoderRun(Run):
         return image_grid(torch.cat([from_uint8(some), self.reconstruct(some)]), columns=8)
 
     def write(self, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        save_part(self.model, out / "vae", half=True)
+        """Nothing: there is no prior yet, and the checkpoint has all that the next run needs."""

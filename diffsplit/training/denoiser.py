@@ -73,6 +73,7 @@ class DenoiserRun(Run):
         held_out: validation images, bytes.
         accelerator: device and precision.
         init: a prior of the same network to start from.
+        origin: what ``images`` were computed from, if they are not data themselves.
 
     Attributes:
         prior: the denoiser in training.
@@ -87,6 +88,7 @@ class DenoiserRun(Run):
         held_out: Tensor,
         accelerator: Accelerator,
         init: EDMPrior | None = None,
+        origin: Tensor | None = None,
     ) -> None:
         with seeded_weights(config.seed):
             unet = build_unet(config.size, config.patch, config.channels, images.shape[1])
@@ -95,7 +97,7 @@ class DenoiserRun(Run):
         if init is not None:
             unet.load_state_dict(init.unet.state_dict())
             sigma_data = init.sigma_data  # the weights were made for it
-        super().__init__(config, unet, images, accelerator)
+        super().__init__(config, unet, images if origin is None else origin, accelerator)
         self.images, self.held_out, self.recipe = images, held_out, config
         self.prior = EDMPrior(
             unet,

@@ -11,7 +11,7 @@ bias, and suits short training. ρ is the pseudo-Huber loss of Song and Dhariwal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from diffsplit.solvers.reverse import sample
 from diffsplit.training.card import consistency_card
 from diffsplit.training.config import RunConfig
 from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
-from diffsplit.training.run import Run, read_checkpoint, seeded_weights
+from diffsplit.training.run import Run, fingerprint, read_checkpoint, seeded_weights
 from diffsplit.training.trajectories import Trajectories, trajectory_end
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DistillConfig", "distill", "started_distill_config"]
 
-WATCHED_SIGMAS = (0.317, 0.959, 2.899, 10.0, 80.0)
+WATCHED_SIGMAS = (0.317, 0.959, 2.899, 10.0)
+"""Where the student is compared with its teacher, and at the highest level that it learns."""
 HUBER = 0.00054
 """c of the loss, per entry."""
 HELD_OUT = 24
@@ -118,8 +119,6 @@ class ConsistencyRun(Run):
         held_out: clean images ``(n, C, H, W)`` on [-1, 1] to measure the error on.
     """
 
-    watched = tuple(f"σ = {sigma:g}" for sigma in WATCHED_SIGMAS)
-
     def __init__(
         self,
         config: DistillConfig,
@@ -130,10 +129,12 @@ class ConsistencyRun(Run):
     ) -> None:
         with seeded_weights(config.seed):
             self.prior = _student(teacher, config)
-        data = held_out if images is None else images
-        super().__init__(config, self.prior.unet, data, accelerator)
+        given = torch.zeros(0, dtype=torch.uint8) if images is None else images
+        super().__init__(config, self.prior.unet, given, accelerator)
         self.teacher, self.held_out = teacher, held_out.to(teacher.device)
         low, high = self.prior.sigma_min, self.prior.sigma_max
+        self.levels = [*(sigma for sigma in WATCHED_SIGMAS if sigma < high), high]
+        self.watched = tuple(f"σ = {sigma:g}" for sigma in self.levels)
         with accelerator.autocast():
             self.pairs = Trajectories(teacher, images, config.steps, low, high, config.seed)
 
@@ -144,13 +145,12 @@ class ConsistencyRun(Run):
 
     @cached_property
     def references(self) -> list[tuple[float, Tensor, Tensor]]:
-        """For each watched level that the student knows: noisy images, and where they lead."""
+        """For each watched level: noisy images, and where they lead."""
         generator = torch.Generator().manual_seed(1)
         triples = []
-        for sigma in WATCHED_SIGMAS:
-            level = min(sigma, self.prior.sigma_max)
-            x = self.held_out + level * randn_like(self.held_out, generator)
-            triples.append((level, x, self._end(x, level)))
+        for sigma in self.levels:
+            x = self.held_out + sigma * randn_like(self.held_out, generator)
+            triples.append((sigma, x, self._end(x, sigma)))
         return triples
 
     def _end(self, x: Tensor, sigma: float) -> Tensor:
@@ -180,9 +180,14 @@ class ConsistencyRun(Run):
         self.prior.save(out)
 
     def state(self) -> dict[str, Any]:
-        return {"pairs": self.pairs.state_dict()}
+        return {"pairs": self.pairs.state_dict(), "teacher": _weights(self.teacher)}
 
     def recall(self, state: dict[str, Any]) -> None:
+        if state["teacher"] != _weights(self.teacher):
+            raise InputError(
+                "that run was started with another teacher; give the same again, or start afresh "
+                "in another folder."
+            )
         with self.accelerator.autocast():
             self.pairs.load_state_dict(state["pairs"])
 
@@ -229,6 +234,8 @@ def distill(
     if isinstance(model, ConsistencyFunction) or len(model.shape) != 3:
         raise InputError(f"{teacher}: is no denoiser of images, which is what can be distilled.")
     images, held_out = _data(model, config, data, validation)
+    if state is None:
+        config = _fitted(config, model)
     run = ConsistencyRun(config, model, images, held_out, accelerator)
     run.facts |= {"distilled_from": _name(model, teacher)}
     if data is not None:
@@ -239,10 +246,26 @@ def distill(
     fit(run, out, folder, "distillation")
     run.write(out)
     save_image(run.pictures(), out / "samples.png")
-    levels = [sigma for sigma, _, _ in run.references]
     with atomic_write(out / "README.md") as temporary:
-        temporary.write_text(consistency_card(run.prior, levels, run.errors()), "utf-8")
+        temporary.write_text(consistency_card(run.prior, run.levels, run.errors()), "utf-8")
     return ConsistencyPrior.load(out)
+
+
+def _fitted(config: DistillConfig, teacher: Prior) -> DistillConfig:
+    """The recipe with the network and the levels that the teacher sets."""
+    config = replace(config, sigma_max=min(config.sigma_max, teacher.sigma_max))
+    if not isinstance(teacher, EDMPrior):
+        return config
+    channels = tuple(teacher.unet.config.block_out_channels)
+    return replace(config, channels=channels, patch=teacher.patch)
+
+
+def _weights(model: Prior) -> str:
+    """Tells one network from another by its weights; closed-form priors are not told apart."""
+    unet = getattr(model, "unet", None)
+    if unet is None:
+        return ""
+    return fingerprint(torch.cat([p.detach().flatten() for p in unet.parameters()]))
 
 
 def _name(model: Prior, given: Path | str) -> str:

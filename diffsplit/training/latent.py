@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from diffsplit.errors import InputError
 from diffsplit.images import from_uint8
 from diffsplit.metrics import psnr
 from diffsplit.priors.latent import LatentPrior
@@ -29,10 +30,12 @@ __all__ = ["LATENT_CONFIG", "started_latent_config", "train_latent"]
 
 LATENT_CONFIG = TrainConfig(size=16, patch=1, channels=(64, 96, 128))
 """The denoiser of the latents of a 64×64 image."""
+LATER = "denoiser_recipe"
+"""Where the first run's checkpoint keeps the recipe of the second."""
 
 
-def started_latent_config(out: Path) -> tuple[AutoencoderConfig, TrainConfig | None]:
-    """The recipes of the run in ``out``, to resume it with; the second one if it got that far.
+def started_latent_config(out: Path) -> tuple[AutoencoderConfig, TrainConfig]:
+    """The recipes of the run in ``out``, to resume it with.
 
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
@@ -40,10 +43,11 @@ def started_latent_config(out: Path) -> tuple[AutoencoderConfig, TrainConfig | N
     first, second = _folders(out)
     state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig)
     autoencoder = AutoencoderConfig.from_options(state["config"])
-    if not (second / CHECKPOINT).is_file():
-        return autoencoder, None
-    state = read_checkpoint(second / CHECKPOINT, TrainConfig)
-    return autoencoder, TrainConfig.from_options(state["config"])
+    if (second / CHECKPOINT).is_file():
+        options = read_checkpoint(second / CHECKPOINT, TrainConfig)["config"]
+    else:
+        options = state["facts"][LATER]
+    return autoencoder, TrainConfig.from_options(options)
 
 
 def _folders(out: Path) -> tuple[Path, Path]:
@@ -51,7 +55,15 @@ def _folders(out: Path) -> tuple[Path, Path]:
 
 
 class LatentDenoiserRun(DenoiserRun):
-    """Training of the denoiser of latents ``(N, C, H, W)``, mirror images among them."""
+    """Training of the denoiser of latents ``(N, C, H, W)``, mirror images among them.
+
+    Args:
+        config, accelerator: see `DenoiserRun`.
+        latents, held_out: scaled, for training and validation.
+        autoencoder: what encoded them.
+        moments: their scaling and shift.
+        images: that the latents are of.
+    """
 
     def __init__(
         self,
@@ -61,8 +73,10 @@ class LatentDenoiserRun(DenoiserRun):
         accelerator: Accelerator,
         autoencoder: AutoencoderKL,
         moments: tuple[float, float],
+        images: Tensor,
     ) -> None:
-        super().__init__(config, latents, held_out, accelerator)
+        super().__init__(config, latents, held_out, accelerator, origin=images)
+        self.prior.bounds = None  # latents have none
         self.autoencoder, (self.scaling, self.shift) = autoencoder, moments
 
     @property
@@ -83,6 +97,16 @@ class LatentDenoiserRun(DenoiserRun):
         whole = self.whole
         whole.facts = self.card_facts()
         whole.save(out)
+
+
+def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
+    """Both networks halve the image; better told before the first is trained."""
+    factor = autoencoder.factor * config.patch * 2 ** (len(config.channels) - 1)
+    if autoencoder.size % factor:
+        raise InputError(
+            f"size {autoencoder.size} is not divisible by {factor}, as an autoencoder and a "
+            "denoiser of its latents need it; choose another size."
+        )
 
 
 @torch.no_grad()
@@ -124,12 +148,22 @@ def train_latent(
     first, second = _folders(out)
     accelerator = accelerated(cpu)
     check_out(out, first / CHECKPOINT, resume)
+    _check_size(autoencoder, config)
     config = replace(config, size=autoencoder.latent_size)
+    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig) if resume else None
+    begun = resume and (second / CHECKPOINT).is_file()
+    changed = autoencoder.changes(state["config"]) if state is not None else {}
+    if begun and set(changed) - {"checkpoint_minutes"}:
+        raise InputError(
+            f"{out}: the denoiser has learned the latents of this autoencoder already; leave out "
+            "--autoencoder-images, or start afresh in another folder."
+        )
     images, held_out = load_data(source, replace(config, size=autoencoder.size), validation)
 
     coder = AutoencoderRun(autoencoder, images, held_out, accelerator)
-    if resume:
-        coder.restore(read_checkpoint(first / CHECKPOINT, AutoencoderConfig), first / CHECKPOINT)
+    if state is not None:
+        coder.restore(state, first / CHECKPOINT)
+    coder.facts |= {**(facts or {}), LATER: config.options()}
     fit(coder, out, first, "autoencoder")
     kept = psnr(coder.reconstruct(held_out), from_uint8(held_out)).mean().item()
 
@@ -137,15 +171,17 @@ def train_latent(
     shift, scaling = latents.mean().item(), 1 / latents.std().item()
     latents = scaling * (latents - shift)
     held_out = scaling * (_encoded(coder.model, held_out) - shift)
-    run = LatentDenoiserRun(config, latents, held_out, accelerator, coder.model, (scaling, shift))
+    moments = scaling, shift
+    run = LatentDenoiserRun(config, latents, held_out, accelerator, coder.model, moments, images)
     run.facts |= {
+        **{key: value for key, value in coder.facts.items() if key != LATER},
         "trained_on": source.name,
         "training_images": len(images),
         "autoencoder_images_seen": coder.images_seen,
         "autoencoder_training_seconds": round(coder.seconds),
         "autoencoder_recipe": autoencoder.options(),
     }
-    if resume and (second / CHECKPOINT).is_file():
+    if begun:
         run.restore(read_checkpoint(second / CHECKPOINT, TrainConfig), second / CHECKPOINT)
     run.facts |= facts or {}
     fit(run, out, second, "denoiser")

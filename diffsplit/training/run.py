@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ class Run(ABC):
     Args:
         config: the recipe.
         network: what is trained; it is moved to the device.
-        data: what it learns from, so that a run is not resumed on other data.
+        data: what the run was given, images or weights, so that it is not resumed on others.
         accelerator: device and precision.
 
     Attributes:
@@ -94,7 +94,7 @@ class Run(ABC):
         watched: what `errors` measures, for the legend of a plot.
     """
 
-    watched: ClassVar[tuple[str, ...]]
+    watched: tuple[str, ...]
 
     def __init__(
         self, config: RunConfig, network: nn.Module, data: Tensor, accelerator: Accelerator
@@ -214,6 +214,8 @@ class Run(ABC):
             self.changes = list(state["changes"])
             self.facts = dict(state["facts"])
             self.recall(state)
+        except InputError:
+            raise
         except UNREADABLE as error:
             raise _not_resumable(path, error) from error
         self.ema.to(self.accelerator.device)

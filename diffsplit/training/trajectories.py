@@ -57,16 +57,21 @@ class Trajectories:
         self._fill()
 
     def draw(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The next n pairs, or as many as are left of the present trajectories.
+        """The next n pairs.
 
         Returns:
             Points ``(n, *shape)``, their noise levels ``(n,)``, and the ends ``(n, *shape)``.
         """
-        if self._position >= len(self._levels):
-            self._fill()
-        part = slice(self._position, self._position + n)
-        self._position += n
-        return self._points[part], self._levels[part], self._ends[part]
+        parts = []
+        while n > 0:
+            if self._position >= len(self._levels):
+                self._fill()
+            part = slice(self._position, self._position + n)
+            parts.append((self._points[part], self._levels[part], self._ends[part]))
+            n -= len(self._levels[part])
+            self._position += len(self._levels[part])
+        points, levels, ends = zip(*parts, strict=True)
+        return torch.cat(points), torch.cat(levels), torch.cat(ends)
 
     def state_dict(self) -> dict[str, Any]:
         """All it takes to walk the present trajectories again and go on from there."""
