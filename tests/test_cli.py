@@ -346,11 +346,8 @@ def test_dcdp_has_the_settings_of_its_paper_for_each_task_and_version() -> None:
         assert isinstance(solver, LatentDCDP)
         assert solver.consistency == approach
     assert Method(latent).solver(noisy, "unknown") == LatentDCDP(purifier="tweedie")
-    assert Method(latent).solver(blind, None) == LatentDCDP(purifier="tweedie", tau=5, end=100)
-    solver = consistency.solver(blind, None)
-    assert isinstance(solver, DCDP)
-    assert solver.levels[0] == 1
-    assert solver.end == pytest.approx(0.343, abs=0.01)  # DDPM timestep 100, as a noise level
+    assert Method(latent).solver(blind, None) == LatentDCDP(purifier="tweedie", tau=20)
+    assert consistency.solver(blind, None) == DCDP(purifier="consistency", tau=20)
 
 
 def test_the_number_of_steps_reaches_diffep_whether_it_renoises_or_not() -> None:

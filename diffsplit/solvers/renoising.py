@@ -43,6 +43,11 @@ __all__ = ["renoised", "renoised_sample", "renoises"]
 NOISE_FLOOR = 1e-3
 """Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
 
+CALM = 4.0
+"""In directions that A does not see, the error counts so many times: less fresh noise makes the
+walk less of a sample, and more of a mean. On ten cats that is worth 0.4 dB (box), 0.6 to 0.8 dB
+(half of the pixels) and 0.2 dB (×4; at σ_y = 0.05 it costs 0.1)."""
+
 HIGHEST, LOWEST = 2.0, 0.03
 """Ends of the grid: above the first no detail survives, below the second none is to be seen."""
 
@@ -66,11 +71,12 @@ def renoised(
     assert isinstance(problem.channel, GaussianNoise)
     data = _DataStep(problem.operator.spectrum(), y, max(problem.channel.sigma, NOISE_FLOOR))
     spectrum = data.spectrum
+    calm = torch.where(data.seen, 1.0, CALM)
     x, t = zeros_for(y, prior), y.new_full((len(y),), prior.mean_square)
     c, e = data(spectrum.analyze(x), t, t)
     for level in _grid(data, prior, steps):
         sigma = torch.full_like(t, level)
-        noise = (level**2 - e).clamp(min=0).sqrt() * randn_like(c, generator)
+        noise = (level**2 - calm * e).clamp(min=0).sqrt() * randn_like(c, generator)
         c, e = _corrected(data, prior, spectrum.synthesize(c + noise), sigma, generator)
         x = prior.clip(spectrum.synthesize(c))
         watch(sigma, x, problem.operator.apply(x))
