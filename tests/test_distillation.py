@@ -25,6 +25,15 @@ pytest.importorskip("accelerate")
 SHORT = DistillConfig(batch=4, images=8, steps=4, checkpoint_minutes=0.0, channels=(16, 32))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_comparisons():
+    """Few images and steps to measure the student with: what it learns does not depend on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffsplit.training.distill.HELD_OUT", 2)
+        patch.setattr("diffsplit.training.distill.REFERENCE_STEPS", 6)
+        yield
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return zip_of_pictures(tmp_path_factory.mktemp("data") / "pictures.zip")
