@@ -55,9 +55,9 @@ def described(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
         )
     try:
         yield config
-    except InputError:
-        raise  # of a part, and complete
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, InputError) and str(error).startswith(str(folder)):
+            raise  # of a part of it, and complete
         raise InputError(
             f"{folder}: not a complete prior ({str(error).rstrip('.')}); train or copy it again."
         ) from error
