@@ -30,6 +30,7 @@ from torch import Tensor
 from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.noise import Generators, randn_like
 from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
+from diffsplit.operators.spectra import SelectedRows
 from diffsplit.operators.spectrum import Spectrum
 from diffsplit.priors.base import Prior
 from diffsplit.priors.error_curve import log_grid
@@ -44,9 +45,9 @@ NOISE_FLOOR = 1e-3
 """Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
 
 CALM = 4.0
-"""In directions that A does not see, the error counts so many times: less fresh noise makes the
-walk less of a sample, and more of a mean. On ten cats that is worth 0.4 dB (box), 0.6 to 0.8 dB
-(half of the pixels) and 0.2 dB (×4; at σ_y = 0.05 it costs 0.1)."""
+"""In pixels that a mask hides, the error counts so many times: less fresh noise makes the walk less
+of a sample, and more of a mean. On ten cats that is worth 0.4 dB (box) and 0.6 to 0.8 dB (half of
+the pixels). Where whole frequencies are hidden it would leave a texture behind."""
 
 HIGHEST, LOWEST = 2.0, 0.03
 """Ends of the grid: above the first no detail survives, below the second none is to be seen."""
@@ -71,7 +72,7 @@ def renoised(
     assert isinstance(problem.channel, GaussianNoise)
     data = _DataStep(problem.operator.spectrum(), y, max(problem.channel.sigma, NOISE_FLOOR))
     spectrum = data.spectrum
-    calm = torch.where(data.seen, 1.0, CALM)
+    calm = torch.where(data.seen, 1.0, CALM if isinstance(spectrum, SelectedRows) else 1.0)
     x, t = zeros_for(y, prior), y.new_full((len(y),), prior.mean_square)
     c, e = data(spectrum.analyze(x), t, t)
     for level in _grid(data, prior, steps):
