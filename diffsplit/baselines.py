@@ -22,12 +22,11 @@ from diffsplit.errors import InputError
 from diffsplit.operators.downsample import Downsample
 from diffsplit.operators.mask import PixelMask
 from diffsplit.problem import Problem
+from diffsplit.solvers.renoising import NOISE_FLOOR
 
 __all__ = ["baseline", "bicubic", "mean_fill", "natural_power", "wiener"]
 
 MEAN_SQUARE = 0.25
-NOISE_FLOOR = 1e-3
-"""Stands for σ = 0, as in `solvers.renoising`: a quarter of an 8-bit image's rounding error."""
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from diffsplit.cli.train import given, said
+from diffsplit.cli.train import CardLicense, CardName, CpuOnly, given, said
 
 __all__ = ["distill"]
 
@@ -53,14 +53,9 @@ def distill(
             "kept out, or samples of the teacher are used."
         ),
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Title of the model card (default: that of the folder).")
-    ] = None,
-    license_: Annotated[
-        str | None,
-        typer.Option("--license", help="License of the weights: that of the images, usually."),
-    ] = None,
+    cpu: CpuOnly = False,
+    name: CardName = None,
+    license_: CardLicense = None,
 ) -> None:
     """Distill a diffusion model into a consistency model: clean images in a single evaluation.
 

@@ -11,7 +11,16 @@ import typer
 
 from diffsplit.errors import InputError
 
-__all__ = ["given", "said", "train"]
+__all__ = ["CardLicense", "CardName", "CpuOnly", "given", "said", "train"]
+
+CpuOnly = Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")]
+CardName = Annotated[
+    str | None, typer.Option(help="Title of the model card (default: that of the folder).")
+]
+CardLicense = Annotated[
+    str | None,
+    typer.Option("--license", help="License of the weights: that of the images, usually."),
+]
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -86,14 +95,9 @@ def train(
             "without it 2 % of the training images are kept out."
         ),
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Title of the model card (default: that of the folder).")
-    ] = None,
-    license_: Annotated[
-        str | None,
-        typer.Option("--license", help="License of the weights: that of the images, usually."),
-    ] = None,
+    cpu: CpuOnly = False,
+    name: CardName = None,
+    license_: CardLicense = None,
 ) -> None:
     """Train a diffusion model on your own images, to use as --prior.
 

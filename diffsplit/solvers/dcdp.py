@@ -82,7 +82,8 @@ class DCDP(DecoupledSolver):
                 "inpaint-random" or "denoise"; the last two are not in the paper, see
                 `dcdp_presets`.
             image_size: side of the images. The paper's are 256, and so are its settings for all,
-                since η goes with the norm of A, but for where noisy measurements end.
+                since η goes with the norm of A, but for noisy measurements: where they end, and
+                the steps of noisy blurs, see `dcdp_presets`.
             data: "ffhq" or "lsun-bedrooms".
             noise: σ_y of the measurements, in the units of A x; above 0 Appendix A.3 applies.
             overrides: parameters of `DCDP` to set otherwise; τ = 1000/K unless given.
