@@ -161,3 +161,13 @@ def test_dcdp_with_the_consistency_model_fills_in_what_a_mean_cannot():
     solver = ds.solvers.DCDP.preset("inpaint-random", image_size=64, purifier="consistency")
     result = solver(problem, y, ds.load_prior("cats-64-consistency"))
     assert psnr(result.image, x).mean() > psnr(ds.baselines.mean_fill(problem, y), x).mean() + 5
+
+
+def test_diffep_fills_in_half_of_the_pixels_calmly(prior, monkeypatch):
+    x, operator = example_cats()[:4], ds.operators.PixelMask(SHAPE, fraction=0.5, seed=0)
+    problem = ds.Problem(operator, ds.channels.GaussianNoise(sigma=0.0))
+    y = problem.measure(x, generator=torch.Generator().manual_seed(0))
+    calm = psnr(ds.solvers.DiffEP()(problem, y, prior).image, x).mean()
+    monkeypatch.setattr("diffsplit.solvers.renoising.CALM", 1.0)
+    restless = psnr(ds.solvers.DiffEP()(problem, y, prior).image, x).mean()
+    assert calm > restless + 0.3
