@@ -6,18 +6,26 @@ measurements and lives in `diffsplit.Problem.sign_consistency`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Literal, get_args
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplit.errors import InputError, MissingDependencyError
 
-__all__ = ["cosine_similarity", "norm_error", "psnr", "ssim"]
+__all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "ssim"]
 
 DATA_RANGE = 2.0
 """Width of [-1, 1]."""
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller images have no SSIM."""
+
+LPIPS_SIDE = 32
+"""Side in pixels below which the networks of LPIPS run out of pixels."""
+
+Backbone = Literal["alex", "vgg", "squeeze"]
 
 
 def psnr(x: Tensor, truth: Tensor) -> Tensor:
@@ -67,6 +75,56 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
         x, truth, data_range=DATA_RANGE, reduction="none"
     )
     return value.reshape(len(x))
+
+
+def lpips(x: Tensor, truth: Tensor, net: Backbone = "alex") -> Tensor:
+    """Learned perceptual image patch similarity: how different two images look.
+
+    Source: Zhang et al. 2018, version 0.1, as torchmetrics computes it, at the images' own size.
+    The backbone's weights are torchvision's, which it downloads once.
+
+    Args:
+        x, truth: ``(B, 3, H, W)`` on [-1, 1], at least 32×32 pixels; clipped to [-1, 1].
+        net: the backbone: "alex" (AlexNet, usual for comparing results), "vgg" or "squeeze".
+
+    Returns:
+        ``(B,)``; smaller is better, 0 for equal images.
+
+    Raises:
+        InputError: the shapes differ, the images are no RGB images or too small, or the weights
+            are neither there nor to be had.
+        MissingDependencyError: torchvision is not installed.
+    """
+    _check(x, truth)
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < LPIPS_SIDE:
+        raise InputError(
+            f"LPIPS needs images (B, 3, H, W) of at least {LPIPS_SIDE}×{LPIPS_SIDE} pixels, "
+            f"not shape {tuple(x.shape)}; compare them by PSNR."
+        )
+    network = _lpips_network(net).to(x.device)
+    value: Tensor = network(x.float().clamp(-1, 1), truth.float().clamp(-1, 1))
+    return value.flatten().to(x.dtype)
+
+
+@lru_cache(maxsize=None)
+def _lpips_network(net: Backbone) -> nn.Module:
+    if net not in get_args(Backbone):
+        raise InputError(f"LPIPS has the backbones {get_args(Backbone)}, not {net!r}.")
+    try:
+        import torchvision  # noqa: F401
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    except ImportError as error:
+        raise MissingDependencyError(
+            "LPIPS needs torchvision: pip install 'diffsplit[eval]'"
+        ) from error
+    try:
+        network: nn.Module = LearnedPerceptualImagePatchSimilarity(net).net
+    except OSError as error:
+        raise InputError(
+            f"LPIPS could not download the weights of its backbone ({error}); connect once, or "
+            f"put torchvision's file into {torch.hub.get_dir()}/checkpoints."
+        ) from error
+    return network
 
 
 def cosine_similarity(x: Tensor, truth: Tensor) -> Tensor:

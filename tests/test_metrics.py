@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffsplit.errors import InputError
-from diffsplit.metrics import cosine_similarity, norm_error, psnr, ssim
+import diffsplit.metrics
+from diffsplit.errors import InputError, MissingDependencyError
+from diffsplit.metrics import cosine_similarity, lpips, norm_error, psnr, ssim
 
 
 def pair(batch: int = 3, size: int = 24) -> tuple[Tensor, Tensor]:
@@ -87,3 +91,74 @@ def test_ssim_refuses_images_smaller_than_its_window() -> None:
     x, truth = pair(size=10)
     with pytest.raises(InputError, match="11×11"):
         ssim(x, truth)
+
+
+@pytest.fixture
+def fresh_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder for torchvision's weights, and no network left from another test."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    diffsplit.metrics._lpips_network.cache_clear()
+    yield tmp_path / "hub" / "checkpoints"
+    diffsplit.metrics._lpips_network.cache_clear()
+
+
+@pytest.fixture
+def squeezenet(fresh_networks: Path) -> None:
+    """Random weights where torchvision keeps those it has downloaded."""
+    torchvision = pytest.importorskip("torchvision", reason="the eval extra is not installed")
+    name = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url.rsplit("/", 1)[-1]
+    fresh_networks.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    torch.save(weights, fresh_networks / name)
+
+
+@pytest.mark.usefixtures("squeezenet")
+def test_lpips_is_zero_for_equal_images_and_one_number_an_image() -> None:
+    x, truth = pair(size=64)
+    value = lpips(x, truth, net="squeeze")
+    alone = torch.cat([lpips(x[i : i + 1], truth[i : i + 1], net="squeeze") for i in range(3)])
+    assert (lpips(truth, truth, net="squeeze") == 0).all()
+    assert (value > 0).all()
+    torch.testing.assert_close(value, alone, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.usefixtures("squeezenet")
+def test_lpips_looks_at_clipped_pictures() -> None:
+    x, truth = pair(size=64)
+    assert lpips(2 * x, truth, net="squeeze").equal(
+        lpips((2 * x).clamp(-1, 1), truth, net="squeeze")
+    )
+
+
+def test_lpips_without_torchvision_names_the_extra(
+    fresh_networks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(MissingDependencyError, match=r"diffsplit\[eval\]"):
+        lpips(*pair(size=64))
+
+
+def test_lpips_says_where_the_weights_go_when_they_cannot_be_downloaded(
+    fresh_networks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision", reason="the eval extra is not installed")
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    with pytest.raises(InputError, match="no route to host.*checkpoints"):
+        lpips(*pair(size=64))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)])
+def test_lpips_refuses_images_that_its_networks_cannot_see(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="32×32"):
+        lpips(torch.zeros(shape), torch.zeros(shape))
+
+
+def test_lpips_refuses_an_unknown_backbone() -> None:
+    with pytest.raises(InputError, match="resnet"):
+        lpips(*pair(size=64), net="resnet")
