@@ -6,7 +6,7 @@ measurements and lives in `diffsplit.Problem.sign_consistency`.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -106,7 +106,7 @@ def lpips(x: Tensor, truth: Tensor, net: Backbone = "alex") -> Tensor:
     return value.flatten().to(x.dtype)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lpips_network(net: Backbone) -> nn.Module:
     if net not in get_args(Backbone):
         raise InputError(f"LPIPS has the backbones {get_args(Backbone)}, not {net!r}.")

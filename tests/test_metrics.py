@@ -149,7 +149,7 @@ def test_lpips_says_where_the_weights_go_when_they_cannot_be_downloaded(
         raise OSError("no route to host")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
-    with pytest.raises(InputError, match="no route to host.*checkpoints"):
+    with pytest.raises(InputError, match=r"no route to host.*checkpoints"):
         lpips(*pair(size=64))
 
 
