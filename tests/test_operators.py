@@ -155,6 +155,16 @@ def test_stated_gram_is_true(operator):
     assert gram.trace() / rows == pytest.approx(mean, rel=0.15)
 
 
+def test_gram_applied_at_once_is_the_adjoint_and_then_the_operator(operator):
+    y = _randn(3, *operator.shape_out)
+    for dtype in (torch.float64, torch.float32, torch.float64):  # what was kept of one dtype
+        expected = operator.apply(operator.adjoint(y.to(dtype)))
+        answer = operator.apply_gram(y.to(dtype))
+        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+        assert answer.dtype == dtype
+        assert (answer - expected).norm() <= tolerance * expected.norm()
+
+
 def test_batch_gives_what_single_images_give(operator):
     x, y = _randn(4, *operator.shape_in), _randn(4, *operator.shape_out)
     alone = torch.cat([operator(x[i : i + 1]) for i in range(4)])

@@ -61,6 +61,18 @@ def test_storing_a_gaussian_matrix_in_half_precision_hardly_changes_it():
         assert narrowed.to(dtype=torch.float32).matrix.dtype == dtype
 
 
+@pytest.mark.parametrize(
+    "build", [lambda: GaussianMatrix(SHAPE, 40, 0), lambda: MatrixOperator(_randn(9, 20).float())]
+)
+def test_a_matrix_that_is_rounded_forgets_the_gram_it_had(build):
+    operator = build()
+    y = _randn(2, *operator.shape_out).float()
+    before = operator.apply_gram(y)
+    after = operator.to(dtype=torch.bfloat16).apply_gram(y)
+    assert not after.equal(before)
+    torch.testing.assert_close(after, operator.apply(operator.adjoint(y)), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_products_in_blocks_equal_the_product_with_the_whole_matrix(monkeypatch, dtype):
     operator = GaussianMatrix(SHAPE, 41, 3, dtype)

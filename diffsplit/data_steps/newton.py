@@ -53,7 +53,7 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
     labels = y.flatten(1)
 
     def gram(v: Tensor) -> Tensor:
-        return operator.apply(operator.adjoint(v.view(shape))).flatten(1)
+        return operator.apply_gram(v.view(shape)).flatten(1)
 
     q = operator.apply(z).flatten(1)
     w, kw = torch.zeros_like(q), torch.zeros_like(q)

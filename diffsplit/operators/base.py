@@ -74,6 +74,14 @@ class LinearOperator(ABC):
 
     __call__ = apply
 
+    def apply_gram(self, y: Tensor) -> Tensor:
+        """A Aᵀ y, from ``(B, *shape_out)`` to itself; for methods that apply it many times.
+
+        Raises:
+            InputError: ``y`` has another shape, or is not of floats.
+        """
+        return self.apply(self.adjoint(y))
+
     @property
     def size_in(self) -> int:
         """N, the number of unknowns."""

@@ -1,4 +1,4 @@
-"""Products with a stored matrix, in the precision of the vector and not of the matrix."""
+"""Operators with a stored matrix: products in the precision of the vector, not of the matrix."""
 
 from __future__ import annotations
 
@@ -7,20 +7,52 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["multiply", "multiply_transposed"]
+from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.checks import check_batch
+
+__all__ = ["DenseOperator", "multiply", "multiply_transposed"]
 
 _BLOCK = {"cpu": 2**21, "cuda": 2**27}
 """Entries that are converted at a time: few enough to stay in cache, or to launch few kernels."""
 
+_GRAM_ROWS = 8192
+"""M up to which A Aᵀ is worth its memory, 268 MB in float32."""
 
-def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Row blocks of the matrix in ``dtype``, through one buffer that is used again and again."""
-    entries = _BLOCK.get(matrix.device.type, 2**24)
-    height = min(len(matrix), max(1, entries // matrix.shape[1]))
-    buffer = matrix.new_empty((height, matrix.shape[1]), dtype=dtype)
-    for start in range(0, len(matrix), height):
-        rows = slice(start, min(start + height, len(matrix)))
-        yield rows, buffer[: rows.stop - start].copy_(matrix[rows])
+
+class DenseOperator(LinearOperator):
+    """What a `GaussianMatrix` and a user's matrix share.
+
+    Attributes:
+        matrix: A, ``(M, N)``.
+    """
+
+    matrix: Tensor
+    _known_gram: Tensor | None = None
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return multiply(self.matrix, x.flatten(1))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
+
+    def apply_gram(self, y: Tensor) -> Tensor:
+        """A Aᵀ y ``(B, M)``; up to 8192 rows A Aᵀ is found at the first call and kept.
+
+        Raises:
+            InputError: ``y`` has another shape, or is not of floats.
+        """
+        if self.size_out > min(_GRAM_ROWS, self.size_in):
+            return super().apply_gram(y)
+        check_batch(y, self.shape_out, "A Aᵀ takes measurements")
+        dtype = torch.promote_types(torch.promote_types(self.matrix.dtype, y.dtype), torch.float32)
+        if self._known_gram is None or self._known_gram.dtype != dtype:
+            self._known_gram = _outer(self.matrix, dtype)
+        return multiply(self._known_gram, y)
+
+    def _forget(self) -> None:
+        """To be called when the matrix was moved or rounded."""
+        self._known_gram = None
+        self._known_spectrum = None
 
 
 def multiply(matrix: Tensor, x: Tensor) -> Tensor:
@@ -48,3 +80,22 @@ def multiply_transposed(matrix: Tensor, y: Tensor) -> Tensor:
     for rows, block in _blocks(matrix, dtype):
         result += work[:, rows] @ block
     return result.to(y.dtype)
+
+
+@torch.no_grad()
+def _outer(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """``matrix @ matrix.T`` in ``dtype``, converting a block of rows at a time."""
+    with torch.inference_mode(False):
+        if dtype == matrix.dtype:
+            return matrix @ matrix.T
+        return torch.cat([multiply(matrix, block) for _, block in _blocks(matrix, dtype)])
+
+
+def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Row blocks of the matrix in ``dtype``, through one buffer that is used again and again."""
+    entries = _BLOCK.get(matrix.device.type, 2**24)
+    height = min(len(matrix), max(1, entries // matrix.shape[1]))
+    buffer = matrix.new_empty((height, matrix.shape[1]), dtype=dtype)
+    for start in range(0, len(matrix), height):
+        rows = slice(start, min(start + height, len(matrix)))
+        yield rows, buffer[: rows.stop - start].copy_(matrix[rows])

@@ -13,7 +13,7 @@ from diffsplit.noise import seeded
 from diffsplit.operators.algebra import mean_row_norm
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import shape_of
-from diffsplit.operators.dense import multiply, multiply_transposed
+from diffsplit.operators.dense import DenseOperator
 from diffsplit.operators.gram import Gram
 from diffsplit.operators.spectra import MatrixSpectrum
 from diffsplit.operators.spectrum import Spectrum
@@ -130,7 +130,7 @@ class FunctionOperator(LinearOperator):
         return self
 
 
-class MatrixOperator(LinearOperator):
+class MatrixOperator(DenseOperator):
     """A dense matrix. Products are computed in the wider dtype of matrix and image.
 
     With at most 4096 columns it has a spectrum, by a dense decomposition in float64.
@@ -162,12 +162,6 @@ class MatrixOperator(LinearOperator):
         self.matrix = matrix
         self.gram = Gram(trace / len(matrix))
 
-    def _apply(self, x: Tensor) -> Tensor:
-        return multiply(self.matrix, x.flatten(1))
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
-
     @property
     def has_spectrum(self) -> bool:
         return self.size_in <= _MAX_UNKNOWNS
@@ -180,7 +174,7 @@ class MatrixOperator(LinearOperator):
     ) -> MatrixOperator:
         """Move the matrix, and store it in ``dtype``."""
         self.matrix = self.matrix.to(device=device, dtype=dtype)
-        self._known_spectrum = None  # it may have been of another rounding
+        self._forget()
         return self
 
 

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
-from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import integer, seed_of, shape_of
-from diffsplit.operators.dense import multiply, multiply_transposed
+from diffsplit.operators.dense import DenseOperator
 from diffsplit.operators.gram import IIDRows
 
 __all__ = ["MAX_ENTRIES", "GaussianMatrix"]
@@ -25,7 +24,7 @@ MAX_ENTRIES = 2**32
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class GaussianMatrix(LinearOperator):
+class GaussianMatrix(DenseOperator):
     """A with independent entries N(0, 1/M): rows of squared norm N/M, and E AᵀA = I.
 
     Drawn in float32 on the CPU, row by row, so that a seed gives the same matrix on every device;
@@ -75,12 +74,6 @@ class GaussianMatrix(LinearOperator):
         for row in self.matrix:
             row.copy_(torch.randn(size, generator=generator, dtype=torch.float32) / math.sqrt(rows))
 
-    def _apply(self, x: Tensor) -> Tensor:
-        return multiply(self.matrix, x.flatten(1))
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
-
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> GaussianMatrix:
@@ -92,6 +85,7 @@ class GaussianMatrix(LinearOperator):
         if dtype is not None and torch.promote_types(dtype, self.matrix.dtype) != self.matrix.dtype:
             dtype = None
         self.matrix = self.matrix.to(device=device, dtype=dtype)
+        self._forget()
         return self
 
     def config(self) -> dict[str, Any]:
