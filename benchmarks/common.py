@@ -25,6 +25,7 @@ __all__ = [
     "cats",
     "chosen_images",
     "interleave",
+    "look",
     "machine",
     "one_bit",
     "preset",
@@ -74,6 +75,14 @@ def chosen_images(options: argparse.Namespace) -> Tensor:
         raise SystemExit("--images is at least 1.")
     x = cats() if options.data is None else from_uint8(load_images(options.data, SHAPE[1]))
     return x[:: max(1, len(x) // options.images)][: options.images]
+
+
+def look(x: Tensor, truth: Tensor) -> str:
+    """Mean LPIPS (AlexNet) for a table, or a dash where torchvision or its weights are missing."""
+    try:
+        return f"{ds.metrics.lpips(x, truth).mean():.3f}"
+    except ds.InputError:
+        return "–"
 
 
 def streams(count: int, purpose: str) -> list[torch.Generator]:

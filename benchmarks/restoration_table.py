@@ -25,6 +25,7 @@ from common import (
     TASKS,
     add_image_options,
     chosen_images,
+    look,
     machine,
     preset,
     restoration,
@@ -123,7 +124,8 @@ def print_row(task: str, noise: float, name: str, answer: Answer, truth: Tensor)
     spread = f" ± {quality.std():.2f}" if len(truth) > 1 else ""
     print(
         f"| {TASKS[task]} | {noise:g} | {name} | {quality.mean():.2f}{spread} | "
-        f"{ssim(answer.image, truth).mean():.3f} | {sharpness(answer.image, truth).mean():.2f} | "
+        f"{ssim(answer.image, truth).mean():.3f} | {look(answer.image, truth)} | "
+        f"{sharpness(answer.image, truth).mean():.2f} | "
         f"{answer.nfe} | {answer.seconds:.1f} |",
         flush=True,
     )
@@ -152,7 +154,7 @@ def run(
         try:
             answer = recover(solver, problem, y, priors[kind])
         except ds.DivergenceError:
-            print(f"| {TASKS[task]} | {noise:g} | {name} | diverged | | | | |", flush=True)
+            print(f"| {TASKS[task]} | {noise:g} | {name} | diverged | | | | | |", flush=True)
             continue
         print_row(task, noise, name, answer, x)
         pictures.append((name, answer.image))
@@ -198,8 +200,8 @@ def main() -> None:
 
     x, priors = chosen_images(options), load_priors(options)
     print(f"{machine()}; {len(x)} images; mean ± standard deviation over images\n")
-    print("| task | σ_y | method | PSNR (dB) | SSIM | sharpness | evaluations | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| task | σ_y | method | PSNR (dB) | SSIM | LPIPS | sharpness | evaluations | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|")
     rows: list[Tensor] = []
     for task in options.tasks:
         for noise in options.noise:
