@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from diffsplit.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from diffsplit.priors.base import Prior
     from diffsplit.problem import Problem
     from diffsplit.solvers.base import Solver
@@ -65,10 +67,13 @@ class Method:
     data_step: DataStep | None = None
     lam: float | None = None
     purifier: PurifierName | None = None
+    sampler: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples > 1 and self.name is not SolverName.diffep:
             raise InputError("only --solver diffep draws samples; leave out --samples.")
+        if self.sampler is not None and self.samples == 1:
+            raise InputError("--sampler draws the samples of --samples 2 or more; add that.")
         if self.name is not SolverName.diff_onebit and (self.data_step or self.lam is not None):
             raise InputError(
                 "--data-step and --lam belong to --solver diff-onebit; leave them out or add that."
@@ -116,24 +121,41 @@ class Method:
                 f"needs a {self.needs}, such as {self.default_prior}."
             )
 
-    def solver(self, problem: Problem, task: object) -> Solver:
+    def solver(self, problem: Problem, task: object, device: str | torch.device = "cpu") -> Solver:
         """The algorithm with its settings for a problem.
 
         Args:
             task: its name, where it is one of `diffsplit measure`.
+            device: where a sampler is loaded.
         """
         if self.name is SolverName.diffep:
-            return self._diff_ep()
+            return self._diff_ep(problem, device)
         if self.name is SolverName.diff_onebit:
             return self._diff_onebit(problem)
         return self._dcdp(problem, task)
 
-    def _diff_ep(self) -> Solver:
+    def _diff_ep(self, problem: Problem, device: str | torch.device) -> Solver:
+        from diffsplit.priors import ConsistencyFunction, load_prior
         from diffsplit.solvers import DiffEP
+        from diffsplit.solvers.renoising import renoises
 
-        if self.steps is None:
-            return DiffEP(samples=self.samples)
-        return DiffEP(iterations=self.steps, levels=self.steps, samples=self.samples)
+        chosen: dict[str, Any] = {"samples": self.samples}
+        if self.steps is not None:
+            chosen |= {"iterations": self.steps, "levels": self.steps}
+        if self.sampler is not None:
+            if renoises(problem):
+                raise InputError(
+                    "--sampler serves measurements in bits and orthogonal or random operators; "
+                    "here samples need the diffusion model itself, so leave it out."
+                )
+            model = load_prior(self.sampler, device=device)
+            if not isinstance(model, ConsistencyFunction):
+                raise InputError(
+                    f"--sampler takes a {CONSISTENCY}, such as {DEFAULT_PRIORS[CONSISTENCY]}, "
+                    f"and {self.sampler} is none."
+                )
+            chosen["sampler"] = model
+        return DiffEP(**chosen)
 
     def _diff_onebit(self, problem: Problem) -> Solver:
         from diffsplit.operators import PixelMask

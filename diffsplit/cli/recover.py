@@ -35,9 +35,9 @@ def recover(
         SolverName,
         typer.Option(
             help="diffep: message passing, a few network evaluations; diff-onebit: the splitting "
-            "method of its paper, slower; dcdp: rounds of gradient steps and purification, for the "
-            "tasks whose measurements are real numbers; dcdp-latent: the same with a latent "
-            "diffusion model."
+            "method of its paper, slower; dcdp: rounds of gradient steps and purification, meant "
+            "for blurs, holes and small pictures; dcdp-latent: the same with a latent diffusion "
+            "model."
         ),
     ] = SolverName.diffep,
     prior: Annotated[
@@ -85,6 +85,13 @@ def recover(
             "they differ (in --figure). The output is their mean, as without.",
         ),
     ] = 1,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="A consistency model that draws each of the samples in 2 evaluations instead of "
+            "10: cats-64-consistency, a folder or a hub id."
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")] = 0,
     truth: Annotated[
@@ -103,7 +110,7 @@ def recover(
     outputs += [(figure, PICTURES)] if figure else []
     outputs += [(trace, (".csv",))] if trace else []
     check_outputs(outputs, [file, *([truth] if truth else [])], force)
-    method = Method(solver, steps, samples, data_step, lam, purifier)
+    method = Method(solver, steps, samples, data_step, lam, purifier, sampler)
 
     from diffsplit.figures import image_grid
     from diffsplit.images import save_image
@@ -117,7 +124,7 @@ def recover(
     name = method.default_prior if prior is None else prior
     model = load_prior(name, device=place)
     method.check_prior(model, name)
-    algorithm = method.solver(problem, measurement.facts.get("task"))
+    algorithm = method.solver(problem, measurement.facts.get("task"), place)
     problem.operator.to(place)
     y = y.to(place)
     with progress("recovering") as advance:

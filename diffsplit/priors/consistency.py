@@ -9,26 +9,22 @@ starts: it answers with one likely image, and not, as a denoiser does, with the 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior, check_levels
+from diffsplit.priors.base import Prior
 from diffsplit.priors.class_label import with_label
-from diffsplit.priors.edm import NOISE_SCALE, image_shape
-from diffsplit.priors.folder import described, write_folder
-from diffsplit.priors.pretrained import components, load_part, part_config, save_part
+from diffsplit.priors.patched import PatchedUNet
+from diffsplit.priors.pretrained import components, load_part, part_config
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DModel
+    from diffusers import SchedulerMixin, UNet2DModel
 
-__all__ = ["FORMAT", "SCHEDULER", "ConsistencyFunction", "ConsistencyPrior"]
+__all__ = ["SCHEDULER", "ConsistencyFunction", "ConsistencyPrior"]
 
-FORMAT = "diffsplit-consistency"
 SCHEDULER = "CMStochasticIterativeScheduler"
 
 
@@ -41,7 +37,7 @@ class ConsistencyFunction(Prior):
     """
 
 
-class ConsistencyPrior(ConsistencyFunction):
+class ConsistencyPrior(PatchedUNet, ConsistencyFunction):
     """A U-Net with the boundary scaling of consistency models.
 
     Args:
@@ -56,6 +52,8 @@ class ConsistencyPrior(ConsistencyFunction):
         InputError: the network does not fit the patches, or a number is out of range.
     """
 
+    format = "diffsplit-consistency"
+
     def __init__(
         self,
         unet: UNet2DModel,
@@ -66,73 +64,20 @@ class ConsistencyPrior(ConsistencyFunction):
         mean_square: float = 0.25,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        check_levels(sigma_min, sigma_max, sigma_data=sigma_data, mean_square=mean_square)
-        self.shape = image_shape(unet, patch)
-        self.unet, self.sigma_data, self.patch = unet, sigma_data, patch
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.mean_square = mean_square
-        self.facts = facts or {}
+        super().__init__(unet, sigma_data, patch, sigma_min, sigma_max, mean_square, facts)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         s, d = sigma.view(-1, 1, 1, 1), self.sigma_data
         norm, above = (s.square() + d**2).sqrt(), s - self.sigma_min
         c_skip, c_out, c_in = d**2 / (above.square() + d**2), d * above / norm, 1 / norm
-        patches = pixel_unshuffle(c_in * x, self.patch).to(self.unet.dtype)
-        f = self.unet(patches, NOISE_SCALE * sigma.log(), return_dict=False)[0]
-        return c_skip * x + c_out * pixel_shuffle(f.to(x.dtype), self.patch)
+        return c_skip * x + c_out * self._network(c_in * x, sigma)
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.unet.device)
-
-    def to(self, device: str | torch.device) -> ConsistencyPrior:
-        self.unet.to(device=torch.device(device))
-        return self
-
-    def describe(self) -> dict[str, object]:
-        parameters = sum(p.numel() for p in self.unet.parameters())
-        return {**super().describe(), "parameters": parameters, **self.facts}
-
-    def save(self, folder: Path, half: bool = True) -> None:
-        """Write ``unet/`` and ``scheduler/`` (diffusers layout) and ``prior.json``.
-
-        Args:
-            half: store the weights in float16, at half the size.
-        """
+    def _scheduler(self) -> SchedulerMixin:
         from diffusers import CMStochasticIterativeScheduler
 
-        config = {
-            "sigma_data": self.sigma_data,
-            "patch": self.patch,
-            "sigma_min": self.sigma_min,
-            "sigma_max": self.sigma_max,
-            "mean_square": self.mean_square,
-            "facts": self.facts,
-        }
-        scheduler = CMStochasticIterativeScheduler(
+        return CMStochasticIterativeScheduler(
             sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
         )
-        with write_folder(folder, FORMAT, config) as temporary:
-            save_part(self.unet, temporary / "unet", half)
-            scheduler.save_pretrained(temporary / "scheduler")
-
-    @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> ConsistencyPrior:
-        """Read a folder that `save` wrote.
-
-        Raises:
-            InputError: a file is missing, unreadable, or of another format version.
-        """
-        with described(folder, FORMAT) as config:
-            return cls(
-                load_part("UNet2DModel", str(folder), "unet", device),
-                sigma_data=float(config["sigma_data"]),
-                patch=int(config["patch"]),
-                sigma_min=float(config["sigma_min"]),
-                sigma_max=float(config["sigma_max"]),
-                mean_square=float(config["mean_square"]),
-                facts=dict(config["facts"]),
-            )
 
     @classmethod
     def from_pretrained(

@@ -3,33 +3,24 @@
     D(x, σ) = c_skip x + c_out F(c_in x, c_noise)            (Karras et al. 2022, Eq. 7)
     c_skip = σ_d²/(σ² + σ_d²),  c_out = σ σ_d/√(σ² + σ_d²),  c_in = 1/√(σ² + σ_d²)
 
-F is a diffusers `UNet2DModel` that sees the image in ``patch``×``patch`` blocks of pixels turned
-into channels, which spends its work where a small network needs it. c_noise is a multiple of
-ln σ that suits the U-Net's sinusoidal time embedding.
+F is a U-Net on patches, see `PatchedUNet`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior, check_levels
 from diffsplit.priors.error_curve import ErrorCurve
-from diffsplit.priors.folder import described, write_folder
-from diffsplit.priors.pretrained import image_sides, load_part, save_part
+from diffsplit.priors.patched import PatchedUNet
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DModel
+    from diffusers import SchedulerMixin, UNet2DModel
 
-__all__ = ["FORMAT", "EDMPrior", "build_unet", "image_shape"]
-
-FORMAT = "diffsplit-edm"
-NOISE_SCALE = 250.0
+__all__ = ["EDMPrior", "build_unet"]
 
 
 def build_unet(
@@ -68,23 +59,7 @@ def build_unet(
     return unet
 
 
-def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
-    """Shape ``(C, H, W)`` of the images that a network sees in ``patch``×``patch`` blocks.
-
-    Raises:
-        InputError: the network does not fit the blocks, or does not name the size of its input.
-    """
-    config = unet.config
-    height, width = image_sides(unet)
-    if patch < 1 or config.in_channels % patch**2 or config.out_channels != config.in_channels:
-        raise InputError(
-            f"a network with {config.in_channels} input and {config.out_channels} output channels "
-            f"does not work on patches of {patch}×{patch} pixels."
-        )
-    return config.in_channels // patch**2, height * patch, width * patch
-
-
-class EDMPrior(Prior):
+class EDMPrior(PatchedUNet):
     """An EDM-preconditioned U-Net, saved as a folder in the diffusers layout.
 
     Args:
@@ -99,6 +74,8 @@ class EDMPrior(Prior):
         InputError: the network does not fit the patches, or a number is out of range.
     """
 
+    format = "diffsplit-edm"
+
     def __init__(
         self,
         unet: UNet2DModel,
@@ -110,86 +87,34 @@ class EDMPrior(Prior):
         curve: ErrorCurve | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        check_levels(sigma_min, sigma_max, sigma_data=sigma_data, mean_square=mean_square)
-        self.shape = image_shape(unet, patch)
-        self.unet = unet
-        self.sigma_data = sigma_data
-        self.patch = patch
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.mean_square = mean_square
+        super().__init__(unet, sigma_data, patch, sigma_min, sigma_max, mean_square, facts)
         self.curve = curve
-        self.facts = facts or {}
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         s = sigma.view(-1, 1, 1, 1)
         norm = (s.square() + self.sigma_data**2).sqrt()
         c_skip, c_out, c_in = (self.sigma_data / norm) ** 2, s * self.sigma_data / norm, 1 / norm
-        patches = pixel_unshuffle(c_in * x, self.patch).to(self.unet.dtype)
-        f = self.unet(patches, NOISE_SCALE * sigma.log(), return_dict=False)[0]
-        return c_skip * x + c_out * pixel_shuffle(f.to(x.dtype), self.patch)
+        return c_skip * x + c_out * self._network(c_in * x, sigma)
 
     def error(self, sigma: float | Tensor) -> Tensor | None:
         return None if self.curve is None else self.curve(sigma)
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.unet.device)
-
-    def to(self, device: str | torch.device) -> EDMPrior:
-        self.unet.to(device=torch.device(device))
-        return self
-
-    def describe(self) -> dict[str, object]:
-        parameters = sum(p.numel() for p in self.unet.parameters())
-        return {**super().describe(), "parameters": parameters, **self.facts}
-
-    def save(self, folder: Path, half: bool = True) -> None:
-        """Write ``unet/`` and ``scheduler/`` (diffusers layout) and ``prior.json``.
-
-        An earlier prior in the folder is replaced when all files are complete.
-
-        Args:
-            half: store the weights in float16, at half the size.
-        """
+    def _scheduler(self) -> SchedulerMixin:
         from diffusers import EDMEulerScheduler
 
-        config = {
-            "sigma_data": self.sigma_data,
-            "patch": self.patch,
-            "sigma_min": self.sigma_min,
-            "sigma_max": self.sigma_max,
-            "mean_square": self.mean_square,
-            "error_curve": None
-            if self.curve is None
-            else {"sigma": list(self.curve.sigma), "mse": list(self.curve.mse)},
-            "facts": self.facts,
-        }
-        scheduler = EDMEulerScheduler(
+        return EDMEulerScheduler(
             sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
         )
-        with write_folder(folder, FORMAT, config) as temporary:
-            save_part(self.unet, temporary / "unet", half)
-            scheduler.save_pretrained(temporary / "scheduler")
+
+    def _config(self) -> dict[str, Any]:
+        curve = self.curve
+        table = None if curve is None else {"sigma": list(curve.sigma), "mse": list(curve.mse)}
+        return {**super()._config(), "error_curve": table}
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> EDMPrior:
-        """Read a folder that `save` wrote.
-
-        Raises:
-            InputError: a file is missing, unreadable, malformed, or of another format version.
-        """
-        with described(folder, FORMAT) as config:
-            curve = config["error_curve"]
-            return cls(
-                load_part("UNet2DModel", str(folder), "unet", device),
-                sigma_data=float(config["sigma_data"]),
-                patch=int(config["patch"]),
-                sigma_min=float(config["sigma_min"]),
-                sigma_max=float(config["sigma_max"]),
-                mean_square=float(config["mean_square"]),
-                curve=None if curve is None else _curve(curve),
-                facts=dict(config["facts"]),
-            )
+    def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        table = config["error_curve"]
+        return {**super()._arguments(config), "curve": None if table is None else _curve(table)}
 
 
 def _curve(table: dict[str, list[float]]) -> ErrorCurve:

@@ -27,9 +27,7 @@ from diffsplit.priors.pretrained import components, load_part, save_part
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel
 
-__all__ = ["FORMAT", "LatentPrior"]
-
-FORMAT = "diffsplit-latent"
+__all__ = ["LatentPrior"]
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
 
 
@@ -51,6 +49,8 @@ class LatentPrior(Prior):
         latent_shape: shape of one image's latents.
         autoencoder: the diffusers model that `from_models` got, else None.
     """
+
+    format = "diffsplit-latent"
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class LatentPrior(Prior):
             "facts": self.facts,
         }
         scale = {"scaling_factor": self.scaling, "shift_factor": self.shift}
-        with write_folder(folder, FORMAT, config) as temporary:
+        with write_folder(folder, self.format, config) as temporary:
             save_part(self.autoencoder, temporary / "vae", half, **scale)
             self.latent.save(temporary / "latent", half)
 
@@ -217,7 +217,7 @@ class LatentPrior(Prior):
         Raises:
             InputError: a file is missing, unreadable, or of another format version.
         """
-        with described(folder, FORMAT) as config:
+        with described(folder, cls.format) as config:
             autoencoder = load_part("AutoencoderKL", str(folder), "vae", device)
             latent = EDMPrior.load(folder / "latent", device)
             scaling, shift = float(config["scaling"]), float(config["shift"])

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from diffsplit.errors import InputError
-from diffsplit.priors import consistency, latent
 from diffsplit.priors.base import Prior
 from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
@@ -69,8 +68,8 @@ def load_prior(
 
 def _load_own(folder: Path, device: str | torch.device) -> Prior:
     kind = read_config(folder).get("format")
-    if kind == latent.FORMAT:
+    if kind == LatentPrior.format:
         return LatentPrior.load(folder, device)
-    if kind == consistency.FORMAT:
+    if kind == ConsistencyPrior.format:
         return ConsistencyPrior.load(folder, device)
     return EDMPrior.load(folder, device)

@@ -101,6 +101,11 @@ class DiffEP(Solver):
                 "Gaussian noise and an operator with a spectrum; for another one use DiffOneBit "
                 "or DCDP."
             )
+        if self.sampler is not None and not isinstance(self.sampler, ConsistencyFunction):
+            raise InputError(
+                "the sampler is a consistency model, such as load_prior('cats-64-consistency'), "
+                f"not {type(self.sampler).__name__}; leave it out to draw from the prior."
+            )
         if self.sampler is not None and tuple(self.sampler.shape) != tuple(prior.shape):
             raise InputError(
                 f"the sampler's images have shape {tuple(self.sampler.shape)} and the prior's "
