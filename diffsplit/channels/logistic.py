@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from diffsplit.channels.base import Channel, Moments
+from diffsplit.channels.base import Moments
 from diffsplit.channels.derivatives import with_derivatives
+from diffsplit.channels.discrete import DiscreteChannel
 from diffsplit.channels.logistic_posterior import logistic_posterior, logistic_step
 from diffsplit.channels.parameters import positive
 from diffsplit.channels.tensors import broadcast, like, uniform_like
@@ -21,7 +22,7 @@ __all__ = ["Logistic"]
 
 
 @dataclass(frozen=True)
-class Logistic(Channel):
+class Logistic(DiscreteChannel):
     """P(y | s) = 1/(1 + exp(−y s/scale)), y ∈ {−1, +1}.
 
     Attributes:
@@ -41,19 +42,6 @@ class Logistic(Channel):
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         draw = uniform_like(s, generator)
         return (draw < torch.sigmoid(s / self.scale)).to(s.dtype) * 2 - 1
-
-    def nll(self, s: Tensor, y: Tensor) -> Tensor:
-        s, y = broadcast(s, y)
-        return with_derivatives(
-            s,
-            lambda s: -logsigmoid(y * s / self.scale),
-            lambda s: self._grad(s, y),
-            lambda s: self.curvature(s, y),
-        )
-
-    def grad(self, s: Tensor, y: Tensor) -> Tensor:
-        s, y = broadcast(s, y)
-        return with_derivatives(s, lambda s: self._grad(s, y), lambda s: self.curvature(s, y))
 
     def curvature(self, s: Tensor, y: Tensor) -> Tensor:
         u = y * s / self.scale
@@ -95,6 +83,9 @@ class Logistic(Channel):
 
     def config(self) -> dict[str, Any]:
         return {"kind": "logistic", "scale": self.scale}
+
+    def _nll(self, s: Tensor, y: Tensor) -> Tensor:
+        return -logsigmoid(y * s / self.scale)
 
     def _grad(self, s: Tensor, y: Tensor) -> Tensor:
         return -y * torch.sigmoid(-y * s / self.scale) / self.scale

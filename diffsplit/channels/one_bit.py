@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.base import Channel, Moments
+from diffsplit.channels.base import Moments
 from diffsplit.channels.derivatives import with_derivatives
+from diffsplit.channels.discrete import DiscreteChannel
 from diffsplit.channels.flipped import flip_log_probability, flip_score, flip_step
 from diffsplit.channels.normal import inverse_mills, tail
 from diffsplit.channels.normal_push import threshold_step
@@ -23,7 +24,7 @@ __all__ = ["OneBit"]
 
 
 @dataclass(frozen=True)
-class OneBit(Channel):
+class OneBit(DiscreteChannel):
     """y = sign(s + σ n − threshold) ∈ {−1, +1}, sign(0) = +1, inverted with probability ``flip``.
 
     With u = y (s − threshold)/σ and r = φ/Φ: ℓ = −log Φ(u), ℓ' = −y r(u)/σ and
@@ -61,19 +62,6 @@ class OneBit(Channel):
         if self.flip == 0:
             return y
         return torch.where(uniform_like(s, generator) < self.flip, -y, y)
-
-    def nll(self, s: Tensor, y: Tensor) -> Tensor:
-        s, y = broadcast(s, y)
-        return with_derivatives(
-            s,
-            lambda s: self._nll(s, y),
-            lambda s: self._grad(s, y),
-            lambda s: self.curvature(s, y),
-        )
-
-    def grad(self, s: Tensor, y: Tensor) -> Tensor:
-        s, y = broadcast(s, y)
-        return with_derivatives(s, lambda s: self._grad(s, y), lambda s: self.curvature(s, y))
 
     def curvature(self, s: Tensor, y: Tensor) -> Tensor:
         if self.sigma == 0:

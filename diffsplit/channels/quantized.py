@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.base import Channel, Moments
+from diffsplit.channels.base import Moments
 from diffsplit.channels.bins import MAX_BITS, Bins, checked_edges, table, uniform_edges
 from diffsplit.channels.derivatives import with_derivatives
+from diffsplit.channels.discrete import DiscreteChannel
 from diffsplit.channels.normal import Interval, interval
 from diffsplit.channels.normal_push import bin_step
 from diffsplit.channels.parameters import non_negative, positive
@@ -23,7 +24,7 @@ __all__ = ["Quantized"]
 
 
 @dataclass(frozen=True)
-class Quantized(Channel):
+class Quantized(DiscreteChannel):
     """y = the number, 0 … L − 1, of the bin [e_y, e_{y+1}) that holds s + σ n; an int64 tensor.
 
     With P = Φ((e_{y+1} − s)/σ) − Φ((e_y − s)/σ), ℓ = −log P; its derivatives and the posterior
@@ -69,19 +70,6 @@ class Quantized(Channel):
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         return self._code(s + self.sigma * randn_like(s, generator))
-
-    def nll(self, s: Tensor, y: Tensor) -> Tensor:
-        s, y = broadcast(s, y)
-        return with_derivatives(
-            s,
-            lambda s: self._nll(s, y),
-            lambda s: self._grad(s, y),
-            lambda s: self.curvature(s, y),
-        )
-
-    def grad(self, s: Tensor, y: Tensor) -> Tensor:
-        s, y = broadcast(s, y)
-        return with_derivatives(s, lambda s: self._grad(s, y), lambda s: self.curvature(s, y))
 
     def curvature(self, s: Tensor, y: Tensor) -> Tensor:
         if self.sigma == 0:
