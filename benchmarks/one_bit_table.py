@@ -23,7 +23,6 @@ from diffsplit.metrics import psnr, ssim
 from diffsplit.solvers import DiffOneBit, Solver
 
 SHAPE = (3, 64, 64)
-LAMBDAS = (0.005, 0.02, 0.05, 0.1, 0.5, 2.0)
 
 
 def problems() -> dict[str, ds.Problem]:
@@ -43,12 +42,14 @@ def seeded(value: int) -> torch.Generator:
     return torch.Generator().manual_seed(value)
 
 
-def best_lambda(solver: DiffOneBit, problem: ds.Problem, x: Tensor, prior: ds.Prior) -> float:
+def best_lambda(
+    solver: DiffOneBit, lambdas: list[float], problem: ds.Problem, x: Tensor, prior: ds.Prior
+) -> float:
     """The λ of the highest mean PSNR on images that the table does not use."""
     y = problem.measure(x, generator=seeded(1))
     scores = {
         lam: psnr(replace(solver, lam=lam)(problem, y, prior).image, x).mean().item()
-        for lam in LAMBDAS
+        for lam in lambdas
     }
     return max(scores, key=lambda lam: scores[lam])
 
@@ -57,6 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", nargs="?", type=Path, help="folder or zip of held-out images")
     parser.add_argument("--count", type=int, default=32, help="images in the table")
+    lambdas = [0.005, 0.02, 0.05, 0.1, 0.5, 2.0]
+    parser.add_argument("--lambdas", type=float, nargs="+", default=lambdas, help="to choose from")
     parser.add_argument("--problems", default="", help="only those whose name has this in it")
     arguments = parser.parse_args()
     held_out = from_uint8(load_images(arguments.archive, 64)) if arguments.archive else cats()
@@ -80,7 +83,7 @@ def main() -> None:
         }
         if tuning is not None:
             for label, solver in (("Adam", paper), ("exact data step", exact)):
-                lam = best_lambda(solver, problem, tuning, prior)
+                lam = best_lambda(solver, arguments.lambdas, problem, tuning, prior)
                 solvers[f"Diff-OneBit, {label} (best λ {lam:g})"] = replace(solver, lam=lam)
         y = problem.measure(x, generator=seeded(0))
         for method, solver in solvers.items():
