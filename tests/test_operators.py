@@ -75,6 +75,7 @@ SEEDED = {
         RandomizedTransform((60,), 30, 2) @ GaussianMatrix(SHAPE, 60, seed)
     ),
     "scaled": lambda seed: -2.5 * RandomizedTransform(SHAPE, 40, seed),
+    "scaled-gaussian": lambda seed: 0.5 * GaussianMatrix(SHAPE, 40, seed),
     "stacked": lambda seed: Stacked(GaussianMatrix(SHAPE, 20, 4), PixelMask(SHAPE, 0.2, seed)),
     "stack-of-one": lambda seed: Stacked(PixelMask(SHAPE, 0.2, seed)),
     "blur-motion": lambda seed: Blur.motion(SHAPE, 7, 0.5, seed),

@@ -241,6 +241,22 @@ def test_message_passing_costs_one_application_and_one_adjoint_per_evaluation():
         assert result.operator_calls <= 2 * result.nfe + 1
 
 
+def test_exact_steps_apply_a_stored_matrix_only_at_their_ends():
+    prior, counts = _smooth_prior(), []
+
+    class Counting(operators.GaussianMatrix):
+        def _apply(self, x):
+            counts.append(1)
+            return super()._apply(x)
+
+    problem = Problem(Counting(SHAPE, 100, 0), channels.OneBit(sigma=0.5))
+    y = problem.measure(prior.sample(2, _seed()), generator=_seed(1))
+    counts.clear()
+    result = DiffOneBit(steps=4, data_step="exact")(problem, y, prior)
+    assert len(counts) <= 2 * 4
+    assert result.operator_calls > 10 * len(counts)
+
+
 def test_nearly_noiseless_measurements_still_give_finite_samples():
     prior = _smooth_prior()
     problem = Problem(

@@ -124,6 +124,9 @@ class Scaled(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.operator.adjoint(y) * self.factor
 
+    def apply_gram(self, y: Tensor) -> Tensor:
+        return self.operator.apply_gram(y) * self.factor**2
+
     @property
     def has_spectrum(self) -> bool:
         return self.operator.has_spectrum

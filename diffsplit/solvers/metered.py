@@ -13,7 +13,7 @@ __all__ = ["MeteredOperator", "MeteredPrior"]
 
 
 class MeteredOperator(LinearOperator):
-    """An operator that counts applications of A and Aᵀ in ``calls``.
+    """An operator that counts applications of A and Aᵀ in ``calls``, and A Aᵀ as two.
 
     Transforms of its spectrum are not counted: one application is worth two of them.
     """
@@ -31,6 +31,10 @@ class MeteredOperator(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         self.calls += 1
         return self.operator.adjoint(y)
+
+    def apply_gram(self, y: Tensor) -> Tensor:
+        self.calls += 2
+        return self.operator.apply_gram(y)
 
     @property
     def has_spectrum(self) -> bool:
