@@ -6,51 +6,27 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_training import TINY, accelerator, contents, zip_of_pictures
+from folders import contents
+from tiny_training import SHORT, TINY, accelerator
 
 from diffsplit import load_prior
-from diffsplit.cli import main
 from diffsplit.errors import InputError
 from diffsplit.priors import ConsistencyPrior, GaussianPrior
 from diffsplit.priors.linear_latent import GaussianConsistency
 from diffsplit.solvers.consistency_samples import draw_from_noisy, multistep
 from diffsplit.solvers.posterior import posterior_samples
 from diffsplit.training import train
-from diffsplit.training.distill import ConsistencyRun, DistillConfig, distill
-from diffsplit.training.run import Run
+from diffsplit.training.distill import ConsistencyRun, distill
 from diffsplit.training.trajectories import Trajectories, trajectory_end
 
 pytest.importorskip("accelerate")
-
-SHORT = DistillConfig(batch=4, images=8, steps=4, checkpoint_minutes=0.0, channels=(16, 32))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_comparisons():
-    """Few images and steps to measure the student with: what it learns does not depend on them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffsplit.training.distill.HELD_OUT", 2)
-        patch.setattr("diffsplit.training.distill.REFERENCE_STEPS", 6)
-        yield
+pytestmark = pytest.mark.usefixtures("short_comparisons")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return zip_of_pictures(tmp_path_factory.mktemp("data") / "pictures.zip")
-
-
-@pytest.fixture(scope="module")
-def teacher(pictures, tmp_path_factory):
-    """The folder of a denoiser of 16×16 images."""
-    out = tmp_path_factory.mktemp("teacher") / "prior"
-    train(pictures, out, replace(TINY, images=8), cpu=True)
-    return out
-
-
-@pytest.fixture(scope="module")
-def finished(teacher, pictures, tmp_path_factory):
+def finished(short_comparisons, trained, pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("student") / "fast"
-    distill(teacher, out, SHORT, data=pictures, cpu=True, facts={"license": "mine"})
+    distill(trained, out, SHORT, data=pictures, cpu=True, facts={"license": "mine"})
     return out
 
 
@@ -111,30 +87,6 @@ def test_a_student_comes_nearer_to_the_ends_of_a_gaussian_teachers_trajectories(
     assert math.prod(after) < 0.2 * math.prod(before)
 
 
-def test_a_resumed_distillation_ends_with_the_weights_of_an_uninterrupted_one(
-    teacher, pictures, tmp_path, monkeypatch
-):
-    config = replace(SHORT, images=12)
-    whole = distill(teacher, tmp_path / "whole", config, data=pictures, cpu=True)
-
-    class InterruptedRunError(Exception):
-        pass
-
-    def interrupt(run):
-        if run.step == 2:
-            raise InterruptedRunError
-        return original(run)
-
-    original = Run.update
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "update", interrupt)
-        with pytest.raises(InterruptedRunError):
-            distill(teacher, tmp_path / "cut", config, data=pictures, cpu=True)
-    resumed = distill(teacher, tmp_path / "cut", config, data=pictures, cpu=True, resume=True)
-    for a, b in zip(whole.unet.parameters(), resumed.unet.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
 def test_a_distilled_folder_holds_a_consistency_model_a_card_and_pictures(finished):
     prior = load_prior(finished)
     assert isinstance(prior, ConsistencyPrior)
@@ -147,8 +99,8 @@ def test_a_distilled_folder_holds_a_consistency_model_a_card_and_pictures(finish
     assert "Distilled from a denoiser" in card
 
 
-def test_a_students_first_answer_is_its_teachers_where_noise_is_large(teacher):
-    model = load_prior(teacher)
+def test_a_students_first_answer_is_its_teachers_where_noise_is_large(trained):
+    model = load_prior(trained)
     run = ConsistencyRun(SHORT, model, None, torch.zeros(2, 3, 16, 16), accelerator())
     x = 50 * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(run.prior.denoise(x, 50.0), model.denoise(x, 50.0), atol=5e-3)
@@ -166,30 +118,21 @@ def test_what_cannot_be_distilled_is_refused_and_nothing_is_written(finished, tm
     assert contents(finished) == before
 
 
-def test_another_teacher_is_refused_on_resuming(teacher, pictures, tmp_path):
+@pytest.mark.usefixtures("few_sampling_steps")
+def test_another_teacher_is_refused_on_resuming(trained, pictures, tmp_path):
     out = tmp_path / "fast"
-    distill(teacher, out, replace(SHORT, images=4), data=pictures, cpu=True)
+    distill(trained, out, replace(SHORT, images=4), data=pictures, cpu=True)
     other = tmp_path / "other"
     train(pictures, other, replace(TINY, images=8, seed=1), cpu=True)
     with pytest.raises(InputError, match="another teacher"):
         distill(other, out, replace(SHORT, images=8), data=pictures, cpu=True, resume=True)
 
 
-def test_the_recipe_names_the_network_of_the_teacher(teacher, tmp_path):
+def test_the_recipe_names_the_network_of_the_teacher(trained, tmp_path):
     config = replace(SHORT, images=4, channels=(64, 64, 64), patch=4)
-    prior = distill(teacher, tmp_path / "fast", config, cpu=True)
+    prior = distill(trained, tmp_path / "fast", config, cpu=True)
     assert prior.facts["recipe"]["channels"] == list(TINY.channels)
     assert prior.facts["recipe"]["patch"] == TINY.patch
-
-
-def test_the_command_distills_and_goes_on_from_there(teacher, tmp_path, capsys):
-    out = str(tmp_path / "fast")
-    command = ["distill", str(teacher), "--out", out, "--cpu"]
-    assert main([*command, "--images", "4", "--batch", "4"]) == 0
-    assert "--purifier consistency" in capsys.readouterr().out
-    assert main([*command, "--images", "8"]) == 2
-    assert main([*command, "--images", "8", "--resume"]) == 0
-    assert load_prior(out).describe()["images_seen"] == 8
 
 
 @pytest.mark.parametrize("steps", [1, 2])

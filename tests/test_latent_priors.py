@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from tiny_networks import tiny_kl, tiny_unet
 from torch import Tensor
 
 from diffsplit.errors import InputError
@@ -28,41 +29,6 @@ def _randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def _unet(channels: int, size: int, **options):
-    from diffusers import UNet2DModel
-
-    torch.manual_seed(channels)
-    unet = UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=8,
-        **options,
-    )
-    return unet.eval().requires_grad_(False)
-
-
-def _kl(channels: int = 4, **options):
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        latent_channels=channels,
-        norm_num_groups=4,
-        sample_size=16,
-        **options,
-    )
-    return model.eval().requires_grad_(False)
-
-
 def _vq(scaling: float):
     from diffusers import VQModel
 
@@ -82,15 +48,15 @@ def _vq(scaling: float):
 @pytest.fixture
 def own():
     """A latent prior as we train them: a KL autoencoder and an EDM denoiser in its latents."""
-    edm = EDMPrior(_unet(4, 8), sigma_data=1.0, patch=1, sigma_min=0.02, sigma_max=150.0)
-    return LatentPrior.from_models(_kl(), edm, scaling=0.7, shift=0.1, facts={"name": "tiny"})
+    edm = EDMPrior(tiny_unet(4, 8), sigma_data=1.0, patch=1, sigma_min=0.02, sigma_max=150.0)
+    return LatentPrior.from_models(tiny_kl(), edm, scaling=0.7, shift=0.1, facts={"name": "tiny"})
 
 
 def test_a_published_latent_pipeline_with_a_vq_autoencoder_loads_and_honors_its_scaling(tmp_path):
     from diffusers import DDIMScheduler, LDMPipeline
 
     scheduler = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear")
-    vq, unet = _vq(0.3), _unet(3, 8)
+    vq, unet = _vq(0.3), tiny_unet(3, 8)
     LDMPipeline(vq, unet, scheduler).save_pretrained(tmp_path)
     prior = load_prior(tmp_path)
     assert isinstance(prior, LatentPrior)
@@ -108,7 +74,7 @@ def test_a_published_latent_pipeline_with_a_vq_autoencoder_loads_and_honors_its_
 def test_a_class_conditional_latent_pipeline_with_a_kl_autoencoder_evaluates_one_class(tmp_path):
     from diffusers import DDPMScheduler
 
-    kl, unet = _kl(scaling_factor=0.2, shift_factor=0.05), _unet(4, 8, num_class_embeds=5)
+    kl, unet = tiny_kl(scaling_factor=0.2, shift_factor=0.05), tiny_unet(4, 8, num_class_embeds=5)
     for model, part in ((kl, "vae"), (unet, "unet"), (DDPMScheduler(), "scheduler")):
         model.save_pretrained(tmp_path / part)
     prior = LatentPrior.from_pretrained(str(tmp_path), class_label=3)
@@ -162,7 +128,7 @@ def test_broken_latent_folders_are_explained(own, tmp_path):
     with pytest.raises(InputError, match="no consistency model"):
         ConsistencyPrior.from_pretrained(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="do not belong together"):
-        LatentPrior.from_models(_kl(3), own.latent)
+        LatentPrior.from_models(tiny_kl(3), own.latent)
     published = LatentPrior.from_models(_vq(1.0), from_callable(lambda x, s: x, (3, 8, 8)))
     with pytest.raises(InputError, match="can be saved"):
         published.save(tmp_path / "other")
@@ -172,7 +138,7 @@ def test_a_published_consistency_pipeline_gives_the_same_picture_from_noise(tmp_
     from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline
 
     scheduler = CMStochasticIterativeScheduler(sigma_data=0.4)
-    pipeline = ConsistencyModelPipeline(_unet(3, 16), scheduler)
+    pipeline = ConsistencyModelPipeline(tiny_unet(3, 16), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)
     prior = load_prior(tmp_path)
@@ -187,7 +153,7 @@ def test_a_published_consistency_pipeline_gives_the_same_picture_from_noise(tmp_
 def test_a_class_conditional_consistency_model_needs_its_class(tmp_path):
     from diffusers import CMStochasticIterativeScheduler
 
-    _unet(3, 16, num_class_embeds=4).save_pretrained(tmp_path / "unet")
+    tiny_unet(3, 16, num_class_embeds=4).save_pretrained(tmp_path / "unet")
     CMStochasticIterativeScheduler().save_pretrained(tmp_path / "scheduler")
     with pytest.raises(InputError, match="knows 4 classes"):
         load_prior(tmp_path)
@@ -197,7 +163,7 @@ def test_a_class_conditional_consistency_model_needs_its_class(tmp_path):
 
 def test_our_own_consistency_model_comes_back_from_its_folder(tmp_path):
     prior = ConsistencyPrior(
-        _unet(12, 8), sigma_data=0.45, patch=2, mean_square=0.3, facts={"name": "tiny"}
+        tiny_unet(12, 8), sigma_data=0.45, patch=2, mean_square=0.3, facts={"name": "tiny"}
     )
     prior.save(tmp_path, half=False)
     loaded = load_prior(tmp_path)
@@ -208,7 +174,7 @@ def test_our_own_consistency_model_comes_back_from_its_folder(tmp_path):
 
 
 def test_a_consistency_model_leaves_images_at_its_least_noise_alone():
-    prior = ConsistencyPrior(_unet(3, 16))
+    prior = ConsistencyPrior(tiny_unet(3, 16))
     x = _randn(2, 3, 16, 16, dtype=torch.float32)
     torch.testing.assert_close(prior.denoise(x, 0.002), x)
     torch.testing.assert_close(prior.denoise(x, 1e-9), x)

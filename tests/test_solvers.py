@@ -295,6 +295,8 @@ def test_what_a_solver_cannot_do_it_refuses_with_a_reason():
         DiffEP()(problem, torch.full((1, 200), math.nan), prior)
     with pytest.raises(InputError, match="prior knows images of shape"):
         DiffEP()(problem, y, GaussianPrior((3, 8, 8)))
+    with pytest.raises(InputError, match="sampler is a consistency model"):
+        DiffEP(sampler=prior)(problem, y, prior)
 
 
 @pytest.mark.parametrize(

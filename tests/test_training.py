@@ -1,79 +1,35 @@
-"""Training: a resumed run is the run it interrupted, and what it leaves behind can be used."""
+"""Training: what it leaves behind can be used and resumed, and nothing of the user is harmed."""
 
-import functools
 import json
 import math
 import shutil
-import zipfile
 from dataclasses import replace
 
 import pytest
 import torch
+from folders import contents
+from tiny_training import LICENSE, TINY, accelerator, zip_of_pictures
 
 from diffsplit import load_prior
-from diffsplit.cli import main
 from diffsplit.errors import DivergenceError, InputError
-from diffsplit.images import load_image, save_image
-from diffsplit.solvers.reverse import sample
-from diffsplit.training import TrainConfig, started_config, train
+from diffsplit.images import load_image
+from diffsplit.training import TrainConfig, train
 from diffsplit.training.denoiser import DenoiserRun, draw_sigma
 from diffsplit.training.nearest import nearest_images
-from diffsplit.training.run import Run
 
-accelerate = pytest.importorskip("accelerate")
+pytest.importorskip("accelerate")
 yaml = pytest.importorskip("yaml")
-
-TINY = TrainConfig(size=16, batch=4, channels=(16, 32), checkpoint_minutes=0.0)
-LICENSE = 'CC BY-NC 4.0: "see" # the\nimages'
-
-
-def zip_of_pictures(path, brightness=1.0):
-    """A zip of 12 smooth random pictures."""
-    generator = torch.Generator().manual_seed(0)
-    picture = path.parent / "picture.png"
-    with zipfile.ZipFile(path, "w") as archive:
-        for i in range(12):
-            coarse = torch.rand((1, 3, 4, 4), generator=generator) * 2 - 1
-            image = torch.nn.functional.interpolate(coarse, size=24, mode="bilinear")
-            save_image(brightness * (image + 1) - 1, picture)
-            archive.write(picture, f"{i:02}.png")
-    return path
-
-
-@pytest.fixture(autouse=True)
-def few_sampling_steps(monkeypatch):
-    """Pictures in two steps: they are drawn at every checkpoint, and sampling has its own tests."""
-    monkeypatch.setattr(
-        "diffsplit.training.denoiser.sample",
-        lambda prior, count, steps, generator: sample(prior, count, 2, generator),
-    )
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return zip_of_pictures(tmp_path_factory.mktemp("data") / "pictures.zip")
-
-
-@pytest.fixture(scope="module")
-def finished(pictures, tmp_path_factory):
-    """The folder of a run over 8 images, for reading only."""
-    out = tmp_path_factory.mktemp("finished") / "prior"
-    train(pictures, out, replace(TINY, images=8), cpu=True, facts={"license": LICENSE})
-    return out
+pytestmark = pytest.mark.usefixtures("few_sampling_steps")
 
 
 @pytest.fixture
-def started(finished, tmp_path):
-    """A copy of it to resume."""
-    return shutil.copytree(finished, tmp_path / "prior")
+def started(trained, tmp_path):
+    """A trained denoiser to resume."""
+    return shutil.copytree(trained, tmp_path / "prior")
 
 
 def read_state(out):
     return torch.load(out / "training" / "checkpoint.pt", weights_only=True)
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def new_run(config, seed=0):
@@ -82,49 +38,20 @@ def new_run(config, seed=0):
     return DenoiserRun(config, images[:6], images[6:], accelerator())
 
 
-def accelerator():
-    return accelerate.Accelerator(mixed_precision="bf16", cpu=True)
-
-
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    pictures, tmp_path, monkeypatch
-):
-    config = replace(TINY, images=12)
-    whole = train(pictures, tmp_path / "whole", config, cpu=True)
-
-    class InterruptedRunError(Exception):
-        pass
-
-    def interrupt(run):
-        if run.step == 2:
-            raise InterruptedRunError
-        return original(run)
-
-    original = Run.update
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "update", interrupt)
-        with pytest.raises(InterruptedRunError):
-            train(pictures, tmp_path / "cut", config, cpu=True)
-    resumed = train(pictures, tmp_path / "cut", config, cpu=True, resume=True)
-    for a, b in zip(whole.unet.parameters(), resumed.unet.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert "recipe_changes" not in resumed.facts
-
-
-def test_a_trained_folder_holds_a_prior_a_card_pictures_and_its_history(finished):
-    prior = load_prior(finished)
+def test_a_trained_folder_holds_a_prior_a_card_pictures_and_its_history(trained):
+    prior = load_prior(trained)
     assert prior.error(1.0) is not None
     assert prior.describe()["training_images"] == 11  # one of twelve was held out
     for name in ("samples.png", "training/samples.png", "training/loss.png"):
-        assert (finished / name).stat().st_size > 0
-    assert load_image(finished / "samples.png").shape[-2:] == (2 * 16 + 2, 8 * 18 - 2)
-    state = read_state(finished)
+        assert (trained / name).stat().st_size > 0
+    assert load_image(trained / "samples.png").shape[-2:] == (2 * 16 + 2, 8 * 18 - 2)
+    state = read_state(trained)
     assert [row["images"] for row in state["history"]] == [4, 8]
     json.dumps(state["history"])
 
 
-def test_the_model_card_has_a_valid_header_and_says_how_to_load_the_prior(finished):
-    card = (finished / "README.md").read_text("utf-8")
+def test_the_model_card_has_a_valid_header_and_says_how_to_load_the_prior(trained):
+    card = (trained / "README.md").read_text("utf-8")
     _, header, body = card.split("---\n", 2)
     assert yaml.safe_load(header) == {"license": LICENSE, "library_name": "diffsplit"}
     assert "ds.load_prior(" in body
@@ -200,15 +127,15 @@ def test_a_run_is_not_resumed_on_other_images(started, tmp_path):
     assert contents(started) == before
 
 
-def test_a_run_starts_from_the_weights_and_network_of_another_prior(finished, pictures, tmp_path):
+def test_a_run_starts_from_the_weights_and_network_of_another_prior(trained, pictures, tmp_path):
     wide = replace(TINY, channels=(32, 32, 32), images=4, lr=1e-9)
-    prior = train(pictures, tmp_path / "new", wide, cpu=True, init=finished)
-    for a, b in zip(prior.unet.parameters(), load_prior(finished).unet.parameters(), strict=True):
+    prior = train(pictures, tmp_path / "new", wide, cpu=True, init=trained)
+    for a, b in zip(prior.unet.parameters(), load_prior(trained).unet.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
     assert prior.facts["recipe"]["channels"] == list(TINY.channels)
-    assert prior.facts["started_from"] == finished.name
+    assert prior.facts["started_from"] == trained.name
     with pytest.raises(InputError, match="training starts from a prior"):
-        train(pictures, tmp_path / "other", replace(TINY, size=32), cpu=True, init=finished)
+        train(pictures, tmp_path / "other", replace(TINY, size=32), cpu=True, init=trained)
 
 
 def test_images_seen_are_counted(pictures, started):
@@ -219,7 +146,7 @@ def test_images_seen_are_counted(pictures, started):
     assert read_state(started)["history"][-1]["images"] == 105
 
 
-def test_files_of_the_user_are_not_overwritten_and_no_image_is_read(tmp_path, finished):
+def test_files_of_the_user_are_not_overwritten_and_no_image_is_read(tmp_path, trained):
     out = tmp_path / "mine"
     (out / "deep").mkdir(parents=True)
     (out / "deep" / "README.md").write_text("mine")
@@ -228,7 +155,7 @@ def test_files_of_the_user_are_not_overwritten_and_no_image_is_read(tmp_path, fi
     with pytest.raises(InputError, match="is a file"):
         train(tmp_path / "none", out / "deep" / "README.md", TINY, cpu=True)
     with pytest.raises(InputError, match="--resume"):
-        train(tmp_path / "none", finished, TINY, cpu=True)
+        train(tmp_path / "none", trained, TINY, cpu=True)
     assert list(contents(out).values()) == [b"mine"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="none: no such"):
@@ -312,28 +239,6 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert config.lr_scale(300, 300) == 1
     assert math.isclose(config.lr_scale(800, 800), 0.5)
     assert config.lr_scale(1000, 1000) == 0
-
-
-def test_the_command_trains_a_prior_and_goes_on_from_there(pictures, tmp_path, capsys, monkeypatch):
-    small = functools.partial(TrainConfig, channels=TINY.channels)
-    monkeypatch.setattr("diffsplit.training.TrainConfig", small)
-    out = tmp_path / "prior"
-
-    def run(*arguments):
-        return main(["train", str(pictures), "--out", str(out), "--cpu", *arguments])
-
-    assert run("--size", "16", "--images", "8", "--batch", "4", "--name", "Blobs") == 0
-    assert load_prior(out).shape == (3, 16, 16)
-    assert run("--images", "16") == 2
-    assert "--resume" in capsys.readouterr().err
-    assert run("--images", "16", "--resume", "--size", "32") == 2
-    assert "size is 32, but the run was started with 16" in capsys.readouterr().err
-    assert run("--images", "16", "--resume") == 0
-    assert load_prior(out).describe()["images_seen"] == 16
-    assert started_config(out) == small(size=16, images=16, batch=4)
-    card = (out / "README.md").read_text("utf-8")
-    assert "# Blobs" in card
-    assert "- after 8 images: images 8 → 16" in card
 
 
 def test_too_few_images_are_refused(pictures, tmp_path):

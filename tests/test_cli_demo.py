@@ -1,0 +1,139 @@
+"""`diffsplit demo`: its figure and table hold what belongs to each task, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import refused, run, with_reasons
+
+from diffsplit import Problem
+from diffsplit.channels import GaussianNoise
+from diffsplit.cli.demo_restoration import picture
+from diffsplit.images import load_image
+from diffsplit.operators import Downsample, PixelMask
+from diffsplit.priors import EDMPrior, load_prior
+from diffsplit.priors.edm import build_unet
+
+
+def test_the_demo_draws_six_rows_and_prints_a_table(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--prior", prior, "--images", 2, "--samples", 2, "--rows", 40)
+    for _ in range(2):  # its own default output needs no --force
+        assert run("demo", *options) == 0
+    out = capsys.readouterr().out
+    assert "2 cats of 16×16 pixels, 40 bits each, σ = 0.5" in out
+    assert "DiffOneBit" in out
+    assert "DiffEP" in out
+    figure = load_image(tmp_path / "diffsplit-demo.png")
+    assert figure.shape[-2] == 6 * (128 + 4) - 4
+    assert list(tmp_path.iterdir()) == [tmp_path / "diffsplit-demo.png"]
+
+
+@pytest.mark.parametrize("task", ["logistic", "onebit-inpainting", "quantized"])
+def test_the_demo_shows_every_task_of_few_bits(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    options = ("--prior", prior, "--images", 1, "--samples", 2, "-o", tmp_path / "x.png")
+    rows = () if task == "onebit-inpainting" else ("--rows", 40)
+    assert run("demo", "--task", task, *rows, *options) == 0
+    out = capsys.readouterr().out
+    title = {
+        "logistic": "40 bits each, logistic",
+        "onebit-inpainting": "384 bits each, σ = 0.5",
+        "quantized": "40 measurements of 4 bits each, σ = 0.5",
+    }
+    assert f"1 cats of 16×16 pixels, {title[task]}" in out
+    assert "sign consistency" in out
+    assert load_image(tmp_path / "x.png").shape[-2] == 6 * (128 + 4) - 4
+
+
+@pytest.mark.parametrize(
+    ("task", "baseline"),
+    [
+        ("inpaint-box", "mean fill"),
+        ("super-resolution", "bicubic"),
+        ("motion-deblur", "Wiener"),
+    ],
+)
+def test_the_demo_of_a_restoration_compares_baseline_dcdp_and_diffep(
+    tmp_path: Path,
+    prior: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    baseline: str,
+) -> None:
+    monkeypatch.setattr("diffsplit.priors.bundled_priors", lambda: ["cats-64"])
+    options = ("--prior", prior, "--images", 1, "--samples", 2, "-o", tmp_path / "x.png")
+    assert run("demo", "--task", task, *options) == 0
+    out = capsys.readouterr().out
+    methods = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    versions = ["DCDP (V1)", "DCDP (V2)"]
+    assert methods == [baseline, *versions, "DiffEP, mean", "DiffEP, 2 samples"]
+    assert "left out, since no bundled prior fits: DCDP (CM), DCDP, latent" in out
+    assert "sign consistency" not in out
+    rows = 8  # truth, measurement, baseline, two of DCDP, DiffEP's mean, sample and deviation
+    assert load_image(tmp_path / "x.png").shape[-2] == rows * (128 + 4) - 4
+
+
+def test_the_demo_takes_in_the_bundled_priors_that_fit_its_images(
+    tmp_path: Path,
+    prior: str,
+    consistency_prior: str,
+    latent_prior: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = {"cats-64-consistency": consistency_prior, "cats-64-latent": latent_prior}
+    monkeypatch.setattr("diffsplit.priors.bundled_priors", lambda: list(folders))
+    monkeypatch.setattr(
+        "diffsplit.priors.load_prior", lambda name, **_: load_prior(folders.get(name, name))
+    )
+    options = ("--images", 1, "--samples", 2, "--force", "-o", tmp_path / "x.png")
+    assert run("demo", "--task", "denoise", "--prior", prior, *options) == 0
+    out = capsys.readouterr().out
+    assert "DCDP (CM)" in out
+    assert "DCDP, latent" in out
+    assert "left out" not in out
+    assert load_image(tmp_path / "x.png").shape[-2] == 10 * (128 + 4) - 4
+    small = tmp_path / "small"
+    EDMPrior(build_unet(8, 2, (16, 32)).eval(), sigma_data=0.5).save(small)
+    assert run("demo", "--task", "denoise", "--prior", small, *options) == 0
+    assert "left out" in capsys.readouterr().out
+
+
+@with_reasons(
+    (("--task", "denoise", "--rows", 3), "no --rows"),
+    (("--task", "inpaint-box", "--operator", "dct"), "no --operator"),
+    (("--task", "denoise", "--sigma", 0), "noise"),
+    (("--task", "logistic", "--sigma", 0.5), "--sigma"),
+    (("--task", "onebit-inpainting", "--operator", "dct"), "--operator"),
+    (("--sigma", 0), "--sigma 0.001 or more"),
+    (("--task", "quantized", "--sigma", 0), "--sigma 0.001 or more"),
+    (("--sigma", "nan"), "sigma"),
+)
+def test_the_demo_refuses_options_that_do_not_belong_to_its_task(
+    tmp_path: Path,
+    prior: str,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[object, ...],
+    reason: str,
+) -> None:
+    demo = ("demo", "--prior", prior, "-o", tmp_path / "x.png", "--images", 1)
+    assert reason in refused(capsys, tmp_path, *demo, *options)
+
+
+def test_in_pictures_of_measurements_missing_pixels_are_gray_and_small_images_large() -> None:
+    shape, exact = (3, 8, 8), GaussianNoise(0.0)
+    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+    masked = Problem(PixelMask.box(shape, 2, 2, 4, 4), exact)
+    shown = picture(masked, masked.operator.apply(x))
+    assert bool((shown[..., 2:6, 2:6] == 0).all())
+    assert torch.equal(shown[..., :2, :], x[..., :2, :])
+    small = Problem(Downsample(shape, 4), exact)
+    y = small.operator.apply(x)
+    assert torch.equal(picture(small, y), y.repeat_interleave(4, 2).repeat_interleave(4, 3))
