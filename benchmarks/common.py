@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,10 +81,17 @@ def chosen_images(options: argparse.Namespace) -> Tensor:
 
 def look(x: Tensor, truth: Tensor) -> str:
     """Mean LPIPS (AlexNet) for a table, or a dash where torchvision or its weights are missing."""
+    return f"{ds.metrics.lpips(x, truth).mean():.3f}" if _has_lpips() else "–"
+
+
+@functools.cache
+def _has_lpips() -> bool:
+    gray = torch.zeros(1, *SHAPE)
     try:
-        return f"{ds.metrics.lpips(x, truth).mean():.3f}"
-    except ds.InputError:
-        return "–"
+        return ds.metrics.lpips(gray, gray).numel() == 1
+    except ds.InputError as error:
+        print(f"Without LPIPS: {error}", file=sys.stderr)
+        return False
 
 
 def streams(count: int, purpose: str) -> list[torch.Generator]:

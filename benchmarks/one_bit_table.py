@@ -66,14 +66,15 @@ def main() -> None:
     tuning = held_out[-8:] if arguments.archive else None
     rest = held_out[:-8] if arguments.archive else held_out
     x = rest[:: max(1, len(rest) // arguments.count)][: arguments.count]
+    wanted = {name: p for name, p in problems().items() if arguments.problems in name}
+    if not wanted:
+        parser.error(f"no problem has {arguments.problems!r} in its name.")
     prior = ds.load_prior("cats-64")
 
     print(f"{machine()}; {len(x)} images; mean ± standard deviation over images\n")
     print("| problem | method | PSNR (dB) | SSIM | LPIPS | evaluations | seconds |")
     print("|---|---|---|---|---|---|---|")
-    for name, problem in problems().items():
-        if arguments.problems not in name:
-            continue
+    for name, problem in wanted.items():
         paper = DiffOneBit(lam=1.0 if "inpainting" in name else 0.02)
         exact = replace(paper, data_step="exact")
         solvers: dict[str, Solver] = {

@@ -6,6 +6,7 @@ measurements and lives in `diffsplit.Problem.sign_consistency`.
 
 from __future__ import annotations
 
+import pickle
 from functools import cache
 from typing import Literal, get_args
 
@@ -23,7 +24,7 @@ SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller images have no SSIM."""
 
 LPIPS_SIDE = 32
-"""Side in pixels below which the networks of LPIPS run out of pixels."""
+"""Side in pixels that all the networks of LPIPS can take."""
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 
@@ -91,15 +92,16 @@ def lpips(x: Tensor, truth: Tensor, net: Backbone = "alex") -> Tensor:
         ``(B,)``; smaller is better, 0 for equal images.
 
     Raises:
-        InputError: the shapes differ, the images are no RGB images or too small, or the weights
-            are neither there nor to be had.
-        MissingDependencyError: torchvision is not installed.
+        InputError: the shapes differ, the images are no RGB images of floats or too small, or the
+            weights are neither there nor to be had.
+        MissingDependencyError: torchvision is not installed, or does not fit PyTorch.
     """
     _check(x, truth)
-    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < LPIPS_SIDE:
+    sizes = x.ndim == 4 and x.shape[1] == 3 and min(x.shape[-2:]) >= LPIPS_SIDE
+    if not (sizes and x.is_floating_point()):
         raise InputError(
-            f"LPIPS needs images (B, 3, H, W) of at least {LPIPS_SIDE}×{LPIPS_SIDE} pixels, "
-            f"not shape {tuple(x.shape)}; compare them by PSNR."
+            f"LPIPS needs images (B, 3, H, W) of floats, at least {LPIPS_SIDE}×{LPIPS_SIDE} "
+            f"pixels, not {x.dtype} of shape {tuple(x.shape)}; compare them by PSNR."
         )
     network = _lpips_network(net).to(x.device)
     value: Tensor = network(x.float().clamp(-1, 1), truth.float().clamp(-1, 1))
@@ -113,16 +115,19 @@ def _lpips_network(net: Backbone) -> nn.Module:
     try:
         import torchvision  # noqa: F401
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         raise MissingDependencyError(
-            "LPIPS needs torchvision: pip install 'diffsplit[eval]'"
+            "LPIPS needs torchvision in the version that fits PyTorch: "
+            f"pip install 'diffsplit[eval]' ({error})."
         ) from error
     try:
-        network: nn.Module = LearnedPerceptualImagePatchSimilarity(net).net
-    except OSError as error:
+        with torch.inference_mode(False):
+            network: nn.Module = LearnedPerceptualImagePatchSimilarity(net).net
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0].rstrip(".:")
         raise InputError(
-            f"LPIPS could not download the weights of its backbone ({error}); connect once, or "
-            f"put torchvision's file into {torch.hub.get_dir()}/checkpoints."
+            f"LPIPS could not load the weights of its backbone ({reason}); let torchvision "
+            f"download them again, or put its file into {torch.hub.get_dir()}/checkpoints."
         ) from error
     return network
 

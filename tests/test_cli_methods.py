@@ -103,6 +103,7 @@ def test_the_number_of_steps_reaches_diffep_whether_it_renoises_or_not() -> None
     (("--solver", "dcdp-latent", "--lam", 1), "--lam belong to"),
     (("--solver", "dcdp", "--purifier", "none"), "--purifier"),
     (("--sampler", "cats-64-consistency"), "--samples 2"),
+    (("--solver", "dcdp", "--sampler", "cats-64-consistency"), "--sampler belongs to"),
 )
 def test_options_of_another_solver_are_refused(
     tmp_path: Path,

@@ -125,11 +125,32 @@ def test_lpips_is_zero_for_equal_images_and_one_number_an_image() -> None:
 
 
 @pytest.mark.usefixtures("squeezenet")
-def test_lpips_looks_at_clipped_pictures() -> None:
+def test_lpips_is_that_of_torchmetrics_for_clipped_pictures() -> None:
+    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as reference
+
+    x, truth = (2 * image for image in pair(size=64))
+    clipped = (image.float().clamp(-1, 1) for image in (x, truth))
+    expected = reference(*clipped, net_type="squeeze", reduction="none")
+    torch.testing.assert_close(lpips(x, truth, net="squeeze"), expected.double())
+
+
+@pytest.mark.usefixtures("squeezenet")
+def test_lpips_has_a_gradient_even_if_its_network_was_loaded_in_inference_mode() -> None:
     x, truth = pair(size=64)
-    assert lpips(2 * x, truth, net="squeeze").equal(
-        lpips((2 * x).clamp(-1, 1), truth, net="squeeze")
-    )
+    with torch.inference_mode():
+        lpips(x, truth, net="squeeze")
+    x.requires_grad_()
+    lpips(x, truth, net="squeeze").sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.usefixtures("squeezenet")
+def test_lpips_explains_weights_that_cannot_be_read(fresh_networks: Path) -> None:
+    (file,) = fresh_networks.iterdir()
+    file.write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError, match="could not load the weights"):
+        lpips(*pair(size=64), net="squeeze")
 
 
 def test_lpips_without_torchvision_names_the_extra(
@@ -157,6 +178,12 @@ def test_lpips_says_where_the_weights_go_when_they_cannot_be_downloaded(
 def test_lpips_refuses_images_that_its_networks_cannot_see(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="32×32"):
         lpips(torch.zeros(shape), torch.zeros(shape))
+
+
+def test_lpips_refuses_integers_whose_range_is_another() -> None:
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with pytest.raises(InputError, match="uint8"):
+        lpips(image, image)
 
 
 def test_lpips_refuses_an_unknown_backbone() -> None:

@@ -20,6 +20,7 @@ from diffsplit.operators import (
     Scaled,
     ScaledIdentity,
     Stacked,
+    dense,
 )
 from diffsplit.operators.algebra import mean_row_norm
 
@@ -64,13 +65,62 @@ def test_storing_a_gaussian_matrix_in_half_precision_hardly_changes_it():
 @pytest.mark.parametrize(
     "build", [lambda: GaussianMatrix(SHAPE, 40, 0), lambda: MatrixOperator(_randn(9, 20).float())]
 )
-def test_a_matrix_that_is_rounded_forgets_the_gram_it_had(build):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda operator: operator.to(dtype=torch.bfloat16),
+        lambda operator: operator.matrix.mul_(3),
+        lambda operator: setattr(operator, "matrix", operator.matrix.roll(1)),
+    ],
+    ids=["rounded", "written to", "replaced"],
+)
+def test_a_matrix_that_changes_gets_another_gram(build, change):
     operator = build()
     y = _randn(2, *operator.shape_out).float()
     before = operator.apply_gram(y)
-    after = operator.to(dtype=torch.bfloat16).apply_gram(y)
+    change(operator)
+    after = operator.apply_gram(y)
     assert not after.equal(before)
-    torch.testing.assert_close(after, operator.apply(operator.adjoint(y)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after, operator.apply(operator.adjoint(y)), rtol=1e-4, atol=1e-3)
+
+
+def test_the_gram_of_a_half_precision_matrix_is_added_up_in_blocks(monkeypatch):
+    operator = GaussianMatrix(SHAPE, 40, 0, torch.float16)
+    monkeypatch.setitem(dense._BLOCK, "cpu", 40 * 7)
+    y = _randn(2, 40)
+    expected = operator.apply(operator.adjoint(y))
+    torch.testing.assert_close(operator.apply_gram(y), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_only_a_gram_of_few_rows_is_kept(monkeypatch):
+    operator, wide = GaussianMatrix(SHAPE, 40, 0), MatrixOperator(_randn(30, 20))
+    operator.apply_gram(_randn(1, 40))
+    wide.apply_gram(_randn(1, 30))
+    assert operator._known_gram is not None
+    assert wide._known_gram is None
+    monkeypatch.setattr(dense, "_GRAM_ROWS", 39)
+    operator = GaussianMatrix(SHAPE, 40, 0)
+    operator.apply_gram(_randn(1, 40))
+    assert operator._known_gram is None
+
+
+def test_a_gram_found_in_inference_mode_or_under_autocast_serves_gradients_and_full_precision():
+    for mode in (torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        operator = GaussianMatrix(SHAPE, 20, 0, torch.float64)
+        with mode:
+            operator.apply_gram(_randn(1, 20))
+        kept = operator._known_gram
+        y = _randn(2, 20).requires_grad_()
+        assert torch.autograd.gradcheck(operator.apply_gram, y)
+        torch.testing.assert_close(operator.apply_gram(y), operator.apply(operator.adjoint(y)))
+        assert operator._known_gram is kept
+
+
+def test_the_gram_refuses_what_the_adjoint_refuses():
+    operator = GaussianMatrix(SHAPE, 20, 0)
+    for wrong in (torch.zeros(2, 21), torch.zeros(20), torch.zeros(2, 20, dtype=torch.int64)):
+        with pytest.raises(InputError):
+            operator.apply_gram(wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

@@ -10,6 +10,7 @@ from diffsplit.errors import DivergenceError, InputError
 from diffsplit.noise import randn_like
 from diffsplit.priors import GaussianMixturePrior, GaussianPrior, from_callable
 from diffsplit.solvers import DiffEP, DiffOneBit
+from diffsplit.solvers.metered import MeteredOperator
 
 SHAPE = (3, 16, 16)
 SIZE = math.prod(SHAPE)
@@ -255,6 +256,9 @@ def test_exact_steps_apply_a_stored_matrix_only_at_their_ends():
     result = DiffOneBit(steps=4, data_step="exact")(problem, y, prior)
     assert len(counts) <= 2 * 4
     assert result.operator_calls > 10 * len(counts)
+    metered = MeteredOperator(problem.operator)
+    metered.apply_gram(torch.ones(1, 100))
+    assert metered.calls == 2
 
 
 def test_nearly_noiseless_measurements_still_give_finite_samples():

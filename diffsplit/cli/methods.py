@@ -72,6 +72,8 @@ class Method:
     def __post_init__(self) -> None:
         if self.samples > 1 and self.name is not SolverName.diffep:
             raise InputError("only --solver diffep draws samples; leave out --samples.")
+        if self.sampler is not None and self.name is not SolverName.diffep:
+            raise InputError("--sampler belongs to --solver diffep; leave it out.")
         if self.sampler is not None and self.samples == 1:
             raise InputError("--sampler draws the samples of --samples 2 or more; add that.")
         if self.name is not SolverName.diff_onebit and (self.data_step or self.lam is not None):

@@ -76,6 +76,11 @@ class Composed(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
 
+    def apply_gram(self, y: Tensor) -> Tensor:
+        if isinstance(self.inner.gram, ScaledIdentity):
+            return self.outer.apply_gram(y) * self.inner.gram.mean
+        return super().apply_gram(y)
+
     @property
     def has_spectrum(self) -> bool:
         return self.stride is not None
@@ -89,6 +94,7 @@ class Composed(LinearOperator):
         """Move both operators."""
         self.outer.to(device, dtype)
         self.inner.to(device, dtype)
+        self._forget()
         return self
 
     def config(self) -> dict[str, Any]:
@@ -139,6 +145,7 @@ class Scaled(LinearOperator):
     ) -> Scaled:
         """Move the operator."""
         self.operator.to(device, dtype)
+        self._forget()
         return self
 
     def config(self) -> dict[str, Any]:
@@ -184,6 +191,7 @@ class Stacked(LinearOperator):
         """Move every operator."""
         for operator in self.operators:
             operator.to(device, dtype)
+        self._forget()
         return self
 
     def config(self) -> dict[str, Any]:

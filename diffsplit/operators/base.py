@@ -142,6 +142,11 @@ class LinearOperator(ABC):
         """Move stored tensors, in place, and return the operator."""
         return self
 
+    def _forget(self) -> None:
+        """What was found and kept may have been of another rounding: `to` calls this."""
+        self._known_spectrum = None
+        self._norm = None
+
     def config(self) -> dict[str, Any]:
         """What `operators.from_config` needs to build this operator again: plain JSON values.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,19 @@ _BLOCK = {"cpu": 2**21, "cuda": 2**27}
 """Entries that are converted at a time: few enough to stay in cache, or to launch few kernels."""
 
 _GRAM_ROWS = 8192
-"""M up to which A Aᵀ is worth its memory, 268 MB in float32."""
+"""M up to which A Aᵀ is worth its memory, 268 MB in float32 and twice that in float64."""
+
+
+class _Kept(NamedTuple):
+    """A Aᵀ, and the matrix and its version that it was computed from."""
+
+    gram: Tensor
+    matrix: Tensor
+    version: int
+
+    def serves(self, matrix: Tensor, dtype: torch.dtype) -> bool:
+        current = self.matrix is matrix and self.version == _version(matrix)
+        return current and self.gram.dtype == dtype
 
 
 class DenseOperator(LinearOperator):
@@ -27,7 +40,7 @@ class DenseOperator(LinearOperator):
     """
 
     matrix: Tensor
-    _known_gram: Tensor | None = None
+    _known_gram: _Kept | None = None
 
     def _apply(self, x: Tensor) -> Tensor:
         return multiply(self.matrix, x.flatten(1))
@@ -36,7 +49,7 @@ class DenseOperator(LinearOperator):
         return multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
 
     def apply_gram(self, y: Tensor) -> Tensor:
-        """A Aᵀ y ``(B, M)``; up to 8192 rows A Aᵀ is found at the first call and kept.
+        """A Aᵀ y ``(B, M)``; with M ≤ N and M ≤ 8192 A Aᵀ is found at the first call and kept.
 
         Raises:
             InputError: ``y`` has another shape, or is not of floats.
@@ -45,14 +58,10 @@ class DenseOperator(LinearOperator):
             return super().apply_gram(y)
         check_batch(y, self.shape_out, "A Aᵀ takes measurements")
         dtype = torch.promote_types(torch.promote_types(self.matrix.dtype, y.dtype), torch.float32)
-        if self._known_gram is None or self._known_gram.dtype != dtype:
-            self._known_gram = _outer(self.matrix, dtype)
-        return multiply(self._known_gram, y)
-
-    def _forget(self) -> None:
-        """To be called when the matrix was moved or rounded."""
-        self._known_gram = None
-        self._known_spectrum = None
+        if self._known_gram is None or not self._known_gram.serves(self.matrix, dtype):
+            gram = _outer(self.matrix, dtype)
+            self._known_gram = _Kept(gram, self.matrix, _version(self.matrix))
+        return multiply(self._known_gram.gram, y)
 
 
 def multiply(matrix: Tensor, x: Tensor) -> Tensor:
@@ -84,17 +93,30 @@ def multiply_transposed(matrix: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _outer(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """``matrix @ matrix.T`` in ``dtype``, converting a block of rows at a time."""
-    with torch.inference_mode(False):
+    """``matrix @ matrix.T`` in ``dtype``, converting a block of columns at a time."""
+    with torch.inference_mode(False), torch.autocast(matrix.device.type, enabled=False):
         if dtype == matrix.dtype:
             return matrix @ matrix.T
-        return torch.cat([multiply(matrix, block) for _, block in _blocks(matrix, dtype)])
+        width = max(1, _entries(matrix) // len(matrix))
+        result = matrix.new_zeros((len(matrix), len(matrix)), dtype=dtype)
+        for columns in torch.split(matrix, width, dim=1):
+            block = columns.to(dtype)
+            result.addmm_(block, block.T)
+        return result
+
+
+def _version(matrix: Tensor) -> int:
+    """A number that grows when the matrix is written to."""
+    return 0 if matrix.is_inference() else matrix._version
+
+
+def _entries(matrix: Tensor) -> int:
+    return _BLOCK.get(matrix.device.type, 2**24)
 
 
 def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """Row blocks of the matrix in ``dtype``, through one buffer that is used again and again."""
-    entries = _BLOCK.get(matrix.device.type, 2**24)
-    height = min(len(matrix), max(1, entries // matrix.shape[1]))
+    height = min(len(matrix), max(1, _entries(matrix) // matrix.shape[1]))
     buffer = matrix.new_empty((height, matrix.shape[1]), dtype=dtype)
     for start in range(0, len(matrix), height):
         rows = slice(start, min(start + height, len(matrix)))

@@ -86,7 +86,7 @@ class Recovery:
     Attributes:
         image: the recovered images ``(B, *shape)`` on [-1, 1].
         nfe: network evaluations per image.
-        operator_calls: applications of A and Aᵀ per image.
+        operator_calls: applications of A and Aᵀ per image; A Aᵀ counts as two, stored or not.
         seconds: wall time for the batch.
         trace: per-step numbers.
         samples: posterior samples ``(S, B, *shape)``, where the solver draws any.
