@@ -247,6 +247,28 @@ def test_a_step_size_of_none_is_the_inverse_curvature_or_what_purification_allow
     assert not torch.equal(twice(problem, y, _prior()).image, image)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["collapsed", "loop"])
+def test_the_defaults_do_not_fit_the_noise_of_a_users_blur(known):
+    blur = BLUR if known else operators.from_function(BLUR.apply, SHAPE)
+    prior = GaussianPrior(SHAPE, 0.0, torch.logspace(0, -4, SIZE).view(SHAPE))
+    x = prior.sample(8, _seed(1)).double()
+    for sigma in (0.1, 0.3):
+        problem = Problem(blur, channels.GaussianNoise(sigma))
+        y = problem.measure(x, generator=_seed(2))
+        matrix = blur.apply(torch.eye(SIZE, dtype=torch.float64).view(-1, *SHAPE)).flatten(1).T
+        cov = torch.diag(torch.logspace(0, -4, SIZE, dtype=torch.float64))
+        spread = matrix @ cov @ matrix.T + sigma**2 * torch.eye(SIZE)
+        gain = cov @ matrix.T @ torch.linalg.inv(spread)
+        best = (y.flatten(1) @ gain.T - x.flatten(1)).square().mean()
+        for return_ in ("purified", "consistent"):
+            solver = DCDP(purifier="tweedie", return_=return_)
+            error = (solver(problem, y, prior, generator=_seed(3)).image - x).square().mean()
+            fitted = DCDP(purifier="tweedie", step_size=1 / blur.norm() ** 2, return_=return_)
+            worse = (fitted(problem, y, prior, generator=_seed(3)).image - x).square().mean()
+            assert error < 2 * best
+            assert error < worse / 2
+
+
 SOLVERS = {
     "ddim": (DCDP(rounds=3, tau=20), lambda p: p),
     "tweedie": (DCDP(rounds=3, tau=20, purifier="tweedie"), lambda p: p),

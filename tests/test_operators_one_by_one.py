@@ -13,6 +13,7 @@ from diffsplit.operators import (
     Composed,
     FunctionOperator,
     GaussianMatrix,
+    IIDRows,
     LinearOperator,
     MatrixOperator,
     PixelMask,
@@ -361,3 +362,16 @@ def test_function_transforms_of_pytorch_see_the_matrix():
 def test_matrices_that_are_no_operators_are_refused(matrix):
     with pytest.raises(InputError):
         MatrixOperator(matrix, (1, 2, 2))
+
+
+def test_a_matrix_can_be_told_what_its_rows_are():
+    iid = MatrixOperator(_randn(40, 192) / 3, SHAPE, rows="iid")
+    assert isinstance(iid.gram, IIDRows)
+    rows = torch.linalg.qr(_randn(192, 40)).Q.T * 1.5
+    orthogonal = MatrixOperator(rows, SHAPE, rows="orthogonal")
+    assert isinstance(orthogonal.gram, ScaledIdentity)
+    assert orthogonal.gram.mean == pytest.approx(2.25)
+    with pytest.raises(InputError, match="not orthogonal"):
+        MatrixOperator(_randn(40, 192), SHAPE, rows="orthogonal")
+    with pytest.raises(InputError, match="'random'"):
+        MatrixOperator(_randn(40, 192), SHAPE, rows="random")

@@ -403,3 +403,23 @@ def test_a_noise_level_is_filled_in_without_a_copy(monkeypatch):
     x = torch.zeros(3, 4, dtype=torch.float64)
     assert torch.equal(per_image(0.7, 3, x), torch.full((3,), 0.7, dtype=torch.float64))
     assert torch.equal(per_image(torch.ones(3), 3, x), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [
+        (lambda x, sigma: x[:, :1], r"\(2, 1, 8, 8\)"),
+        (lambda x, sigma: x[..., ::2], r"\(2, 3, 8, 4\)"),
+        (lambda x, sigma: x.numpy(), "ndarray"),
+    ],
+)
+def test_a_callable_that_answers_with_something_else_is_refused(answer, got):
+    prior = from_callable(answer, (3, 8, 8))
+    with pytest.raises(InputError, match=got):
+        prior.denoise(torch.zeros(2, 3, 8, 8), 1.0)
+
+
+@pytest.mark.parametrize("name", ["./nothing", "nothing/", "/no/where", "a/b/c", "-x/y"])
+def test_a_path_that_is_not_there_is_no_hub_id(name):
+    with pytest.raises(InputError, match="no such prior"):
+        load_prior(name)

@@ -233,6 +233,18 @@ def test_diffep_stops_at_its_fixed_point():
     assert gap < 0.02
 
 
+def test_a_users_random_matrix_is_as_good_as_ours():
+    prior, ours = _smooth_prior(), _operators(300)["gaussian"]
+    theirs = operators.from_matrix(3 * ours.matrix, SHAPE, rows="iid")
+    x = prior.sample(4, _seed())
+    for operator, sigma in ((ours, 0.5), (theirs, 1.5)):
+        problem = Problem(operator, channels.OneBit(sigma=sigma))
+        image = DiffEP()(problem, problem.measure(x, generator=_seed(1)), prior).image
+        if operator is ours:
+            expected = image
+    torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_message_passing_costs_one_application_and_one_adjoint_per_evaluation():
     prior = _smooth_prior()
     for kind in ("hadamard", "gaussian"):

@@ -160,12 +160,14 @@ class Method:
         return DiffEP(**chosen)
 
     def _diff_onebit(self, problem: Problem) -> Solver:
+        from diffsplit.channels import GaussianNoise
         from diffsplit.operators import PixelMask
         from diffsplit.solvers import DiffOneBit
 
         lam = self.lam
         if lam is None:
-            lam = 1.0 if isinstance(problem.operator, PixelMask) else 0.02
+            restores = isinstance(problem.channel, GaussianNoise)
+            lam = 1.0 if restores or isinstance(problem.operator, PixelMask) else 0.02
         return DiffOneBit(
             steps=20 if self.steps is None else self.steps,
             lam=lam,

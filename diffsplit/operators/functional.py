@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from diffsplit.operators.algebra import mean_row_norm
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.checks import shape_of
 from diffsplit.operators.dense import DenseOperator
-from diffsplit.operators.gram import Gram
+from diffsplit.operators.gram import Gram, IIDRows, ScaledIdentity
 from diffsplit.operators.spectra import MatrixSpectrum
 from diffsplit.operators.spectrum import Spectrum
 
@@ -138,12 +138,21 @@ class MatrixOperator(DenseOperator):
     Args:
         matrix: ``(M, N)``, floats.
         shape_in: shape of one image, with N entries; ``(N,)`` if None.
+        rows: what you know of them, for message passing: "iid" for a matrix of independent entries
+            of mean 0 and one variance (taken at your word), "orthogonal" for orthogonal rows of one
+            length (checked).
 
     Raises:
-        InputError: no finite matrix of floats, all zero, or of another width than ``shape_in``.
+        InputError: no finite matrix of floats, all zero, of another width than ``shape_in``, or
+            without the rows that were announced.
     """
 
-    def __init__(self, matrix: Tensor, shape_in: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        matrix: Tensor,
+        shape_in: Sequence[int] | None = None,
+        rows: Literal["iid", "orthogonal"] | None = None,
+    ) -> None:
         matrix = torch.as_tensor(matrix)
         if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
             raise InputError(
@@ -160,7 +169,22 @@ class MatrixOperator(DenseOperator):
         if not 0 < trace < float("inf"):
             raise InputError("the matrix is all zero, or holds NaN or infinity.")
         self.matrix = matrix
-        self.gram = Gram(trace / len(matrix))
+        self.gram = self._gram_of(rows, trace / len(matrix))
+
+    def _gram_of(self, rows: str | None, mean: float) -> Gram:
+        if rows is None:
+            return Gram(mean)
+        if rows == "iid":
+            return IIDRows(mean)
+        if rows != "orthogonal":
+            raise InputError(f"rows are 'iid', 'orthogonal' or None, not {rows!r}.")
+        probe = torch.randn((4, len(self.matrix)), generator=seeded(0, "rows")).to(self.matrix)
+        if not _close(self.apply_gram(probe), mean * probe):
+            raise InputError(
+                "the rows of the matrix are not orthogonal and of one length; leave out rows, or "
+                "say rows='iid' if its entries are independent."
+            )
+        return ScaledIdentity(mean)
 
     @property
     def has_spectrum(self) -> bool:
@@ -189,6 +213,10 @@ def from_function(
     return FunctionOperator(apply, shape_in, **options)
 
 
-def from_matrix(matrix: Tensor, shape_in: Sequence[int] | None = None) -> MatrixOperator:
+def from_matrix(
+    matrix: Tensor,
+    shape_in: Sequence[int] | None = None,
+    rows: Literal["iid", "orthogonal"] | None = None,
+) -> MatrixOperator:
     """An operator from a dense matrix ``(M, N)``; see `MatrixOperator`."""
-    return MatrixOperator(matrix, shape_in)
+    return MatrixOperator(matrix, shape_in, rows)

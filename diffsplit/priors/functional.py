@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from diffsplit.errors import InputError
 from diffsplit.priors.base import Prior, check_shape
 from diffsplit.priors.error_curve import ErrorCurve
 
@@ -34,7 +35,14 @@ class CallablePrior(Prior):
         self._device = torch.device(device)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.denoiser(x, sigma)
+        answer = self.denoiser(x, sigma)
+        if not isinstance(answer, Tensor) or answer.shape != x.shape:
+            got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise InputError(
+                f"the denoiser has to answer a batch of shape {tuple(x.shape)} with a tensor of "
+                f"that shape, not {got}; sigma has shape (B,), so write sigma.view(-1, 1, 1, 1)."
+            )
+        return answer
 
     def error(self, sigma: float | Tensor) -> Tensor | None:
         return None if self.curve is None else self.curve(sigma)
@@ -59,12 +67,18 @@ def from_callable(
 
     Args:
         denoiser: ``denoiser(x, sigma)`` with ``x`` of shape ``(B, *shape)`` and ``sigma`` of shape
-            ``(B,)`` in [sigma_min, sigma_max]; returns E[x0 | x] for x = x0 + σ n.
+            ``(B,)`` in [sigma_min, sigma_max]; returns the clean image E[x0 | x] for x = x0 + σ n,
+            such as ``lambda x, sigma: x - sigma.view(-1, 1, 1, 1) * network(x, sigma)`` where a
+            network predicts the noise n.
         shape: of one image, ``(C, H, W)``.
+        sigma_min, sigma_max: the noise levels that it knows; others are moved to the nearer end.
         mean_square: E[x0²] per entry; 0.25 suits natural images on [-1, 1].
         error: v(σ), the denoiser's mean squared error per entry, if you measured it (see
             `measure_error`); without it message passing spends a second evaluation per step.
         bounds: range of a clean image's entries, or None.
         device: where the denoiser computes.
+
+    Raises:
+        InputError: no shape, or, when called, an answer of another shape than ``x``.
     """
     return CallablePrior(denoiser, shape, sigma_min, sigma_max, mean_square, error, bounds, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from diffsplit.priors.latent import LatentPrior
 from diffsplit.priors.pretrained import components
 
 __all__ = ["bundled_priors", "load_prior"]
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def _bundle() -> Path:
@@ -53,7 +56,7 @@ def load_prior(
         folder = _bundle() / name
     if (folder / CONFIG_NAME).is_file():
         return _load_own(folder, device)
-    if folder.is_dir() or name.count("/") == 1:
+    if folder.is_dir() or HUB_ID.fullmatch(name):
         parts = components(name)
         if "vae" in parts or "vqvae" in parts:
             return LatentPrior.from_pretrained(name, device)

@@ -34,11 +34,12 @@ class DCDP(DecoupledSolver):
 
     With Gaussian noise of whatever level the misfit is ½‖A x − y‖², and the τ steps are taken at
     once where the operator has a spectrum or orthogonal rows; a ``step_size`` that diverges is
-    refused. With other channels the misfit is −log p(y | A x), whose curvature falls with the
-    noise: None takes 1/(‖A‖² · largest curvature), but in each round at most the η with which τ
-    steps go as far as a prior N(v, σ_k² I) would let them (`matched_step_size`), σ_k the strength
-    of the round's purification. Longer steps overfit noisy bits, and much shorter ones lose to
-    purification what they gain; so any τ from 5 up and an end of 0 will do.
+    refused. With other channels the misfit is −log p(y | A x). A ``step_size`` of None, the
+    default, takes 1/(‖A‖² · largest curvature), but where measurements are noisy in each round at
+    most the η with which τ steps go as far as a prior N(v, σ_k² I) would let them, σ_k the strength
+    of the round's purification. Longer steps overfit the noise, and much shorter ones lose to
+    purification what they gain; so any τ from 5 up and an end of 0 will do for your own operator.
+    `preset` has the paper's settings for its tasks.
 
     The trace has columns ``misfit`` of v_k and ``misfit_consistent`` of x_k (½‖·‖² where noiseless
     measurements make the likelihood infinite); a step's image is v_k.
@@ -50,8 +51,8 @@ class DCDP(DecoupledSolver):
             the size of one image's measurement. None for 1/‖A‖², or as above.
         momentum: β in [0, 1) (paper: 0.9).
         start, end: T_1 ≥ T_K, DDPM timesteps from 0 to 1000, read as rounded and at least 1;
-            noise levels σ with ``purifier="consistency"``. A start of None is 400, or σ = 1. Noisy
-            measurements want an end well above 0.
+            noise levels σ with ``purifier="consistency"``. A start of None is 400, or σ = 1. With
+            a ``step_size`` of your own, noisy measurements want an end above 0, such as 100.
         purifier: "ddim", the paper's Version 1, sharp; "tweedie", its Version 2, one evaluation a
             round and the highest PSNR; "consistency", one evaluation of a consistency model.
         purifier_steps: the most evaluations a round of "ddim" (paper: 20).

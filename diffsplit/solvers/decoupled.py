@@ -18,7 +18,7 @@ from diffsplit.data_steps.momentum import (
     misfit,
     momentum_steps,
 )
-from diffsplit.data_steps.recurrence import CollapsedMomentum, collapses
+from diffsplit.data_steps.recurrence import CollapsedMomentum, collapsed_momentum, collapses
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.priors.base import Prior, per_image
 from diffsplit.problem import Problem
@@ -86,21 +86,23 @@ class DecoupledSolver(Solver):
     def _pixel_step(self, problem: Problem, y: Tensor) -> Callable[[Tensor, float], Tensor]:
         """(v, σ) ↦ x: τ momentum steps on images, at once where the operator allows it.
 
-        σ limits steps whose size is left open, but for Gaussian noise: `matched_step_size`.
+        Where measurements are noisy, σ limits steps whose size is left open: `matched_step_size`.
         """
+        tau, momentum, channel = self.tau, self.momentum, problem.channel
         step_size = self.step_size
         if step_size is None:
             step_size = default_step_size(problem, y)
-        if collapses(problem):
-            collapsed = CollapsedMomentum(problem, y, self.tau, step_size, self.momentum)
+        # What ∇f lacks of the gradient of −log p: 1/σ_y² with Gaussian noise.
+        scale = channel.sigma**2 if isinstance(channel, GaussianNoise) else 1.0
+        limited = self.step_size is None and scale > 0
+        if collapses(problem) and not limited:
+            collapsed = CollapsedMomentum(problem, y, tau, step_size, momentum)
             return lambda v, sigma: collapsed(v)
-        limited = self.step_size is None and not isinstance(problem.channel, GaussianNoise)
+        walk = collapsed_momentum if collapses(problem) else momentum_steps
 
         def steps(v: Tensor, sigma: float) -> Tensor:
-            most = matched_step_size(sigma, self.tau, self.momentum) if limited else math.inf
-            return momentum_steps(
-                problem, y, v, self.tau, min(step_size, most), momentum=self.momentum
-            )
+            most = matched_step_size(sigma, tau, momentum) / scale if limited else math.inf
+            return walk(problem, y, v, tau, min(step_size, most), momentum)
 
         return steps
 

@@ -98,8 +98,8 @@ class DiffEP(Solver):
             raise InputError(
                 "DiffEP needs an operator with orthogonal rows of equal length (a "
                 "RandomizedTransform, a PixelMask) or with i.i.d. entries (a GaussianMatrix), or "
-                "Gaussian noise and an operator with a spectrum; for another one use DiffOneBit "
-                "or DCDP."
+                "Gaussian noise and an operator with a spectrum; from_matrix can be told of such "
+                "rows, and for another operator use DiffOneBit or DCDP."
             )
         if self.sampler is not None and not isinstance(self.sampler, ConsistencyFunction):
             raise InputError(

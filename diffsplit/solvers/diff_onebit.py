@@ -38,7 +38,7 @@ class DiffOneBit(Solver):
     Attributes:
         steps: K, the number of noise levels and network evaluations (paper: 20, 50, 100).
         lam: λ, the weight of the prior (paper: 0.02 for compressed sensing and logistic
-            regression, 1 for 1-bit inpainting).
+            regression, 1 for 1-bit inpainting; for Gaussian noise on a blur try 1 to 5).
         zeta: ζ in [0, 1], the share of fresh noise (paper: 0).
         data_step: ``"adam"``, the paper's inexact step that made its tables, or ``"exact"``.
         adam_steps, adam_lr: of the inexact step (paper: 100 and 0.25).
