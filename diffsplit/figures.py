@@ -9,15 +9,34 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from diffsplit.errors import InputError
 from diffsplit.images import from_uint8, to_uint8
+from diffsplit.operators.mask import PixelMask
+from diffsplit.problem import Problem
 
-__all__ = ["comparison", "image_grid", "side_by_side", "std_map", "stretch"]
+__all__ = [
+    "comparison",
+    "image_grid",
+    "measurement_pictures",
+    "side_by_side",
+    "std_map",
+    "stretch",
+]
 
 
 def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Images ``(B, C, H, W)`` on [-1, 1] side by side, row by row, on white: ``(C, H', W')``."""
+    """Images ``(B, C, H, W)`` on [-1, 1] side by side, row by row, on white: ``(C, H', W')``.
+
+    Raises:
+        InputError: no batch of images, or no column.
+    """
+    if images.ndim != 4 or len(images) == 0 or columns < 1:
+        raise InputError(
+            "a grid shows images of shape (B, C, H, W) in one column or more, not "
+            f"{tuple(images.shape)} in {columns}."
+        )
     batch, channels, height, width = images.shape
     rows = -(-batch // columns)
     sheet = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
@@ -52,6 +71,26 @@ def stretch(images: Tensor) -> Tensor:
     top = flat.kthvalue(max(1, round(0.995 * flat.shape[1])), dim=1).values
     top = torch.where(top > 0, top, flat.amax(1)).clamp(min=1e-12)
     return (images.float() / top.view(-1, *(1,) * (images.ndim - 1))).clamp(-1, 1)
+
+
+def measurement_pictures(problem: Problem, y: Tensor) -> tuple[str, Tensor]:
+    """What was measured, to look at, with a label.
+
+    Pixels are shown as they are, the missing ones gray, and smaller images enlarged. What else was
+    measured, such as random sums of pixels, is shown as Aᵀ y, stretched.
+
+    Args:
+        y: measurements ``(B, *shape_out)`` of images ``(C, H, W)``.
+
+    Returns:
+        The label and the pictures ``(B, C', H, W)``, with one or three channels where C has.
+    """
+    if isinstance(problem.operator, PixelMask):
+        return "measurement", problem.backprojection(y)
+    if y.ndim == 4 and y.shape[1] in (1, 3):
+        values = problem.channel.value(y)
+        return "measurement", interpolate(values, problem.operator.shape_in[1:], mode="nearest")
+    return "A^T y", stretch(problem.backprojection(y))
 
 
 def side_by_side(panels: Sequence[tuple[str, Tensor]], scale: int = 3, gap: int = 6) -> Tensor:

@@ -191,14 +191,25 @@ def example_cats() -> Tensor:
 
 
 def save_image(image: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write one image ``(C, H, W)`` or ``(1, C, H, W)`` on [-1, 1] as an 8-bit file."""
+    """Write one image ``(C, H, W)`` or ``(1, C, H, W)`` on [-1, 1] as an 8-bit file.
+
+    The suffix of ``path`` says the format, and an existing file is replaced.
+
+    Raises:
+        InputError: a batch or another shape, a suffix not among `IMAGE_SUFFIXES`, or no such
+            folder.
+    """
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise InputError(
             f"an image to save has shape (1, H, W) or (3, H, W), not {tuple(image.shape)}; "
-            "save the images of a batch one by one, or as a grid."
+            "save the images of a batch one by one, or as one by figures.image_grid(batch, "
+            "columns=4)."
         )
+    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{path}: no known kind of image; end the name in one of {kinds}.")
     array = to_uint8(image).permute(1, 2, 0).cpu().numpy()
     with atomic_write(path) as temporary:
         Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(temporary)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["Generators", "default_generator", "randn_like", "seeded"]
+__all__ = ["Generators", "check_generators", "default_generator", "randn_like", "seeded"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One generator for the batch, or one per image: then a batch of B repeats B single runs."""
@@ -42,22 +42,41 @@ def default_generator() -> torch.Generator:
     return seeded(0, "default_generator")
 
 
+def check_generators(generator: object, batch: int) -> None:
+    """Raise InputError unless these are `Generators` for a batch, one or as many as its images."""
+    parts = (
+        generator
+        if isinstance(generator, Sequence) and not isinstance(generator, str)
+        else [generator]
+    )
+    wrong = [part for part in parts if not isinstance(part, torch.Generator)]
+    if wrong:
+        raise InputError(
+            "a generator is a torch.Generator, or a sequence of them, one per image; give "
+            f"torch.Generator().manual_seed(0), not {wrong[0]!r:.40}."
+        )
+    if parts is generator and len(parts) != batch:
+        raise InputError(
+            f"{len(parts)} generators for a batch of {batch}; give one, or one per image."
+        )
+
+
 def randn_like(x: Tensor, generator: Generators) -> Tensor:
     """Standard normal noise shaped like ``x``, drawn where each generator lives, then moved.
 
     Args:
         x: ``(B, …)``.
         generator: one, or a sequence of B.
+
+    Raises:
+        InputError: it is neither.
     """
+    check_generators(generator, len(x))
     if isinstance(generator, torch.Generator):
         noise = torch.randn(
             x.shape, generator=generator, device=generator.device, dtype=_drawn(x.dtype)
         )
         return noise.to(x)
-    if len(generator) != len(x):
-        raise InputError(
-            f"{len(generator)} generators for a batch of {len(x)}; give one, or one per image."
-        )
     parts = [
         torch.randn(x.shape[1:], generator=g, device=g.device, dtype=_drawn(x.dtype)).to(x)
         for g in generator

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsplit.channels.base import Channel
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators
+from diffsplit.noise import Generators, check_generators
 from diffsplit.operators.base import LinearOperator
 from diffsplit.operators.constants import PortableOperator
 from diffsplit.operators.functional import FunctionOperator
@@ -30,10 +30,21 @@ class Problem:
     Attributes:
         operator: A.
         channel: p(y | s); its noise level is in the units of s = A x, with x on [-1, 1].
+
+    Raises:
+        InputError: these are no operator and channel, or are in the other order.
     """
 
     operator: LinearOperator
     channel: Channel
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.operator, LinearOperator) or not isinstance(self.channel, Channel):
+            raise InputError(
+                "a problem is made of an operator and a channel, in this order, not of "
+                f"{type(self.operator).__name__} and {type(self.channel).__name__}; write for "
+                "example Problem(operators.Identity((3, 64, 64)), channels.OneBit(sigma=0.5))."
+            )
 
     @torch.no_grad()
     def measure(self, x: Tensor, *, generator: Generators) -> Tensor:
@@ -41,7 +52,11 @@ class Problem:
 
         Args:
             generator: of the noise; a sequence of B gives each image its own.
+
+        Raises:
+            InputError: ``x`` has another shape, or ``generator`` is none.
         """
+        check_generators(generator, len(x))
         return self.channel.sample(self.operator.apply(x), generator)
 
     def nll(self, x: Tensor, y: Tensor) -> Tensor:

@@ -27,6 +27,27 @@ def test_help_of_every_command_explains_and_shows_examples(
     assert f"diffsplit {' '.join(command)}".rstrip() in out
 
 
+def test_the_help_names_both_kinds_of_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    assert "one bit per measurement" in out
+    assert "blurred" in out
+
+
+@pytest.mark.parametrize(
+    ("task", "question"),
+    [("motion-blur", "did you mean 'motion-deblur'? Help"), ("xyz", "Help")],
+)
+def test_a_misspelled_choice_is_answered_with_the_nearest_one_in_plain_words(
+    tmp_path: Path, cat: Path, capsys: pytest.CaptureFixture[str], task: str, question: str
+) -> None:
+    error = refused(capsys, tmp_path, "measure", cat, "-o", tmp_path / "y", "--task", task)
+    assert f"'--task': '{task}' is not one of" in error
+    assert "Value error" not in error
+    assert question in error
+    assert ("did you mean" in error) == ("did you mean" in question)
+
+
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     out = capsys.readouterr().out

@@ -5,14 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from command_line import refused, run, with_reasons
 
-from diffsplit import Problem
-from diffsplit.channels import GaussianNoise
-from diffsplit.cli.demo_restoration import picture
 from diffsplit.images import load_image
-from diffsplit.operators import Downsample, PixelMask
 from diffsplit.priors import EDMPrior, load_prior
 from diffsplit.priors.edm import build_unet
 
@@ -46,7 +41,7 @@ def test_the_demo_shows_every_task_of_few_bits(
         "onebit-inpainting": "384 bits each, σ = 0.5",
         "quantized": "40 measurements of 4 bits each, σ = 0.5",
     }
-    assert f"1 cats of 16×16 pixels, {title[task]}" in out
+    assert f"1 cat of 16×16 pixels, {title[task]}" in out
     assert "sign consistency" in out
     assert load_image(tmp_path / "x.png").shape[-2] == 6 * (128 + 4) - 4
 
@@ -127,13 +122,12 @@ def test_the_demo_refuses_options_that_do_not_belong_to_its_task(
     assert reason in refused(capsys, tmp_path, *demo, *options)
 
 
-def test_in_pictures_of_measurements_missing_pixels_are_gray_and_small_images_large() -> None:
-    shape, exact = (3, 8, 8), GaussianNoise(0.0)
-    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
-    masked = Problem(PixelMask.box(shape, 2, 2, 4, 4), exact)
-    shown = picture(masked, masked.operator.apply(x))
-    assert bool((shown[..., 2:6, 2:6] == 0).all())
-    assert torch.equal(shown[..., :2, :], x[..., :2, :])
-    small = Problem(Downsample(shape, 4), exact)
-    y = small.operator.apply(x)
-    assert torch.equal(picture(small, y), y.repeat_interleave(4, 2).repeat_interleave(4, 3))
+def test_the_default_figures_of_two_tasks_are_two_files(
+    tmp_path: Path, prior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--prior", prior, "--images", 1, "--samples", 2, "--rows", 40)
+    assert run("demo", *options) == 0
+    assert run("demo", *options, "--task", "logistic") == 0
+    figures = sorted(path.name for path in tmp_path.iterdir())
+    assert figures == ["diffsplit-demo-logistic.png", "diffsplit-demo.png"]

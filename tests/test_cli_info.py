@@ -33,4 +33,4 @@ def test_info_describes_a_prior_and_refuses_other_files(
     assert run("info", prior) == 0
     assert "EDMPrior" in capsys.readouterr().out
     assert "not a measurement file" in refused(capsys, tmp_path, "info", cat)
-    assert "no such prior" in refused(capsys, tmp_path, "info", "nobody")
+    assert "no such measurement file or prior" in refused(capsys, tmp_path, "info", "nobody")

@@ -9,7 +9,9 @@ import pytest
 import torch
 from command_line import SIZE, refused, run
 
+from diffsplit import measurement_file
 from diffsplit.cli.restoration import Restoration
+from diffsplit.figures import side_by_side
 from diffsplit.images import load_image
 
 
@@ -38,6 +40,34 @@ def test_recovering_writes_picture_figure_trace_and_prints_the_quality(
         rows = list(csv.DictReader(file))
     assert 1 <= len(rows) <= 3
     assert {"step", "image", "sigma", "misfit", "sign_consistency"} <= set(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("task", "label"), [("super-resolution", "measurement"), ("onebit-cs", "A^T y")]
+)
+def test_the_figure_shows_pictures_as_they_were_measured_and_random_sums_back_projected(
+    tmp_path: Path,
+    cat: Path,
+    prior: str,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    label: str,
+) -> None:
+    drawn = []
+
+    def draw(panels: list[tuple[str, torch.Tensor]], scale: int) -> torch.Tensor:
+        drawn.extend(panels)
+        return side_by_side(panels, scale)
+
+    monkeypatch.setattr("diffsplit.figures.side_by_side", draw)
+    path = tmp_path / "y"
+    assert run("measure", cat, "-o", path, "--size", SIZE, "--task", task) == 0
+    outputs = ("-o", tmp_path / "x.png", "--figure", tmp_path / "figure.png")
+    assert run("recover", path, *outputs, "--prior", prior, "--steps", 2) == 0
+    assert [name for name, _ in drawn] == [label, "recovery"]
+    if task == "super-resolution":
+        y = measurement_file.load(path).y[0]
+        assert torch.equal(drawn[0][1][:, ::4, ::4], y)
 
 
 @pytest.mark.parametrize("solver", ["diffep", "diff-onebit"])

@@ -12,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffsplit import figures, images
+import diffsplit
+from diffsplit import Problem, figures, images
+from diffsplit.channels import GaussianNoise, OneBit
 from diffsplit.errors import InputError
+from diffsplit.operators import ChannelMix, Downsample, GaussianMatrix, LinearOperator, PixelMask
 
 
 def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> Path:
@@ -185,6 +188,29 @@ def test_an_image_of_two_channels_is_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["x.xyz", "x", "x.txt"])
+def test_a_name_of_no_kind_of_image_is_refused_with_the_kinds_there_are(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match=r"\.bmp, \.jpeg, \.jpg, \.png"):
+        images.save_image(torch.zeros(3, 4, 4), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
+def test_every_kind_of_image_that_is_read_is_written_too(tmp_path: Path, suffix: str) -> None:
+    images.save_image(torch.zeros(3, 4, 4), tmp_path / f"x{suffix}")
+    assert images.load_image(tmp_path / f"x{suffix}").shape == (1, 3, 4, 4)
+
+
+def test_a_batch_is_refused_with_the_grid_that_shows_it(tmp_path: Path) -> None:
+    batch = torch.zeros(6, 3, 4, 4)
+    with pytest.raises(InputError, match=r"figures\.image_grid\(batch, columns=4\)"):
+        diffsplit.save_image(batch, tmp_path / "x.png")
+    diffsplit.save_image(diffsplit.figures.image_grid(batch, columns=4), tmp_path / "x.png")
+    assert images.load_image(tmp_path / "x.png").shape == (1, 3, 10, 22)
+
+
 def test_the_example_cats_are_eight_different_images_on_the_range() -> None:
     cats = images.example_cats()
     assert cats.shape == (8, 3, 64, 64)
@@ -200,6 +226,44 @@ def test_a_grid_shows_each_image_in_its_place() -> None:
     assert grid.shape == (3, 4 + 2 + 4, 6 * 3 + 2 * 2)
     assert torch.equal(grid[:, 6:, 8:14], batch[4])
     assert (grid[:, 4:6] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns"), [((3, 4, 4), 1), ((0, 3, 4, 4), 1), ((1, 3, 4, 4), 0)]
+)
+def test_a_grid_of_no_images_or_columns_is_refused(shape: tuple[int, ...], columns: int) -> None:
+    with pytest.raises(InputError, match="in one column or more"):
+        figures.image_grid(torch.zeros(shape), columns)
+
+
+def test_in_pictures_of_measurements_missing_pixels_are_gray_and_small_images_large() -> None:
+    shape, exact = (3, 8, 8), GaussianNoise(0.0)
+    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+    masked = Problem(PixelMask.box(shape, 2, 2, 4, 4), exact)
+    label, shown = figures.measurement_pictures(masked, masked.operator.apply(x))
+    assert label == "measurement"
+    assert bool((shown[..., 2:6, 2:6] == 0).all())
+    assert torch.equal(shown[..., :2, :], x[..., :2, :])
+    small = Problem(Downsample(shape, 4), exact)
+    y = small.operator.apply(x)
+    label, shown = figures.measurement_pictures(small, y)
+    assert label == "measurement"
+    assert torch.equal(shown, y.repeat_interleave(4, 2).repeat_interleave(4, 3))
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [GaussianMatrix((3, 8, 8), rows=9, seed=0), ChannelMix((3, 8, 8), torch.ones(2, 3))],
+    ids=["random sums", "two channels"],
+)
+def test_measurements_that_are_no_picture_are_shown_back_projected(
+    operator: LinearOperator,
+) -> None:
+    problem = Problem(operator, OneBit(0.5))
+    y = torch.ones(2, *operator.shape_out)
+    label, shown = figures.measurement_pictures(problem, y)
+    assert label == "A^T y"
+    assert torch.equal(shown, figures.stretch(operator.adjoint(y)))
 
 
 def test_a_comparison_shows_each_image_enlarged_in_its_row_and_column() -> None:

@@ -207,6 +207,11 @@ def test_wrong_shapes_and_integers_are_refused(operator):
             call(good.int())
 
 
+def test_an_operator_shows_its_shapes(operator):
+    shapes = f"{tuple(operator.shape_in)} → {tuple(operator.shape_out)}"
+    assert repr(operator) == f"{type(operator).__name__}({shapes})"
+
+
 def test_moving_to_where_it_is_changes_nothing(operator):
     before = operator.fingerprint()
     assert operator.to("cpu", torch.float64) is operator

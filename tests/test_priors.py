@@ -221,6 +221,12 @@ def test_levels_outside_the_range_are_moved_to_its_ends():
     ]
 
 
+def test_a_prior_shows_its_shape_and_noise_levels(edm):
+    assert repr(edm) == f"EDMPrior((3, 16, 16), σ {edm.sigma_min:g} … {edm.sigma_max:g})"
+    callable_prior = from_callable(lambda x, s: x, (4,), sigma_min=1 / 3, sigma_max=2.0)
+    assert repr(callable_prior) == "CallablePrior((4,), σ 0.333 … 2)"
+
+
 def test_wrong_shapes_are_refused_with_the_expected_shape():
     prior = GaussianPrior((3, 8, 8))
     with pytest.raises(InputError, match=r"shape \(B, 3, 8, 8\)"):

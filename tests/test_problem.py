@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsplit import Problem
-from diffsplit.channels import GaussianNoise, OneBit, Quantized
+from diffsplit.channels import GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.errors import InputError
 from diffsplit.operators import (
     Blur,
@@ -118,3 +118,36 @@ def test_a_batch_with_one_generator_per_image_repeats_single_measurements() -> N
     for image, seed in enumerate((4, 5)):
         alone = problem.measure(x[:1], generator=torch.Generator().manual_seed(seed))
         assert torch.equal(both[image], alone[0])
+
+
+@pytest.mark.parametrize("generator", [0, 1.5, None, "seed", [0], [torch.Generator(), 1]], ids=repr)
+@pytest.mark.parametrize("channel", [GaussianNoise(0.1), Logistic()], ids=["normal", "uniform"])
+def test_what_is_no_generator_is_refused_with_one_to_write_instead(
+    channel: Any, generator: Any
+) -> None:
+    problem = Problem(Identity(SHAPE), channel)
+    with pytest.raises(InputError, match=r"give torch\.Generator\(\)\.manual_seed\(0\), not "):
+        problem.measure(torch.zeros(2, *SHAPE), generator=generator)
+
+
+def test_too_few_generators_for_a_batch_are_refused() -> None:
+    problem = Problem(Identity(SHAPE), GaussianNoise(0.1))
+    with pytest.raises(InputError, match="1 generators for a batch of 2"):
+        problem.measure(torch.zeros(2, *SHAPE), generator=[torch.Generator()])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(OneBit(0.5), Identity(SHAPE)), ("identity", "one-bit"), (Identity(SHAPE), OneBit)],
+    ids=["swapped", "names", "class"],
+)
+def test_a_problem_of_anything_but_an_operator_and_then_a_channel_is_refused(parts: Any) -> None:
+    with pytest.raises(InputError, match="an operator and a channel, in this order"):
+        Problem(*parts)
+
+
+def test_a_problem_shows_shapes_and_parameters() -> None:
+    problem = Problem(GaussianMatrix(SHAPE, rows=4, seed=0), OneBit(sigma=0.5))
+    assert repr(problem).startswith(
+        "Problem(operator=GaussianMatrix((1, 2, 3) → (4,)), channel=OneBit(sigma=0.5"
+    )

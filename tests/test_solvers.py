@@ -1,6 +1,9 @@
 """Solvers against posteriors that are known exactly, plain reimplementations, and themselves."""
 
+import copy
+import inspect
 import math
+import pickle
 
 import pytest
 import torch
@@ -9,8 +12,9 @@ from diffsplit import Problem, channels, operators
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.noise import randn_like
 from diffsplit.priors import GaussianMixturePrior, GaussianPrior, from_callable
-from diffsplit.solvers import DiffEP, DiffOneBit
+from diffsplit.solvers import DCDP, DiffEP, DiffOneBit, LatentDCDP
 from diffsplit.solvers.metered import MeteredOperator
+from diffsplit.solvers.recovery import Trace
 
 SHAPE = (3, 16, 16)
 SIZE = math.prod(SHAPE)
@@ -309,6 +313,8 @@ def test_what_a_solver_cannot_do_it_refuses_with_a_reason():
         DiffEP()(problem, torch.ones(1, 201), prior)
     with pytest.raises(InputError, match="NaN"):
         DiffEP()(problem, torch.full((1, 200), math.nan), prior)
+    with pytest.raises(InputError, match=r"load it with ds\.load_prior\('cats-64'\)"):
+        DiffEP()(problem, y, "cats-64")
     with pytest.raises(InputError, match="prior knows images of shape"):
         DiffEP()(problem, y, GaussianPrior((3, 8, 8)))
     with pytest.raises(InputError, match="sampler is a consistency model"):
@@ -340,3 +346,50 @@ def test_a_result_that_is_not_finite_is_an_error_and_not_an_image():
     broken = from_callable(lambda x, s: x * math.nan, SHAPE)
     with pytest.raises(DivergenceError, match="finite"):
         DiffOneBit(steps=2)(problem, torch.ones(1, 200), broken)
+
+
+@pytest.mark.parametrize("solver", [DiffEP, DiffOneBit, DCDP, LatentDCDP])
+def test_a_solver_made_of_its_problem_asks_for_the_forgotten_parentheses(solver):
+    problem = Problem(_operators(20)["hadamard"], channels.OneBit(sigma=0.5))
+    sentence = rf"build the solver first: {solver.__name__}\(\)\(problem, y, prior\)\."
+    with pytest.raises(InputError, match=f"^{sentence}$"):
+        solver(problem, torch.ones(1, 20), _smooth_prior())
+
+
+def test_solvers_survive_copying_and_keep_the_signature_of_their_parameters():
+    solver = DiffEP(iterations=3)
+    assert pickle.loads(pickle.dumps(solver)) == copy.deepcopy(solver) == solver
+    assert list(inspect.signature(DiffEP).parameters)[:2] == ["levels", "iterations"]
+
+
+@pytest.mark.parametrize("generator", [0, False, [0, 1]])
+def test_a_seed_where_a_generator_belongs_is_refused_and_not_taken_for_none(generator):
+    problem = Problem(_operators(20)["hadamard"], channels.OneBit(sigma=0.5))
+    with pytest.raises(InputError, match="manual_seed"):
+        DiffEP()(problem, torch.ones(2, 20), _smooth_prior(), generator=generator)
+
+
+def test_a_recovery_shows_shapes_and_costs_and_no_tensors():
+    problem = Problem(_operators(20)["hadamard"], channels.OneBit(sigma=0.5))
+    solver = DiffEP(iterations=2, samples=2, sample_steps=2)
+    result = solver(problem, torch.ones(1, 20), _smooth_prior())
+    assert repr(result) == (
+        f"Recovery(image=(1, 3, 16, 16), nfe={result.nfe}, seconds={result.seconds:.1f}, "
+        f"samples=(2, 1, 3, 16, 16), trace={result.trace.columns})"
+    )
+
+
+def test_a_trace_gives_its_columns_as_a_dict_does_and_names_them_when_asked_for_another():
+    trace = Trace([{"sigma": torch.ones(2), "misfit": torch.zeros(2)}] * 3)
+    assert len(trace) == 3
+    assert list(trace.keys()) == ["sigma", "misfit"]
+    assert [(name, column.shape) for name, column in trace.items()] == [
+        ("sigma", (3, 2)),
+        ("misfit", (3, 2)),
+    ]
+    assert dict(trace).keys() == {"sigma", "misfit"}
+    assert repr(trace) == "Trace(3 steps, columns=['sigma', 'misfit'])"
+    with pytest.raises(InputError, match="no column 'psnr'; there are sigma, misfit"):
+        trace["psnr"]
+    with pytest.raises(InputError, match="no step"):
+        Trace()["sigma"]

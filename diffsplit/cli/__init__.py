@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import typer
 
@@ -61,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage(error: Exception) -> str:
     command = getattr(getattr(error, "ctx", None), "command_path", "diffsplit")
     message = getattr(error, "format_message", lambda: str(error))()
-    return f"{message.rstrip('.')}. Help: {command} --help"
+    message = message.replace("Value error, ", "").rstrip(".")
+    choice = re.search("'([^']*)' is not one of (.*)", message, re.DOTALL)
+    near = get_close_matches(choice[1], re.findall("'([^']*)'", choice[2]), 1) if choice else []
+    end = f"; did you mean '{near[0]}'?" if near else "."
+    return f"{message}{end} Help: {command} --help"
 
 
 def _say(message: str, code: int, trace: bool = False) -> int:

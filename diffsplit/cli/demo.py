@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-DEFAULT_OUTPUT = Path("diffsplit-demo.png")
+DEFAULT_TASK = Task.onebit_cs
 ROWS = 768
 LEAST_SIGMA = 1e-3
 QUANTIZED_SIGMA = 0.5
@@ -40,10 +40,15 @@ QUANTIZED_SIGMA = 0.5
 def demo(
     task: Annotated[
         Task, typer.Option(help="What is done to the cats, as in diffsplit measure.")
-    ] = Task.onebit_cs,
+    ] = DEFAULT_TASK,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help=f"The figure to write (default {DEFAULT_OUTPUT})."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The figure to write (default diffsplit-demo.png, or diffsplit-demo-TASK.png with "
+            "--task; under that name an older one is replaced without asking).",
+        ),
     ] = None,
     rows: Annotated[
         int | None,
@@ -82,12 +87,14 @@ def demo(
     """Measure eight cats that the prior has never seen, one bit at a time, and recover them.
 
     With the defaults each 64×64 color image is reduced to 768 bits, 96 bytes. The figure shows the
-    truth, the back-projection Aᵀy, both solvers, a posterior sample, and where the samples differ.
+    truth, the back-projection Aᵀy or the pixels measured, both solvers, a posterior sample, and
+    where the samples differ.
 
     With the --task of a restoration it shows the measurement, a linear baseline, the versions of
     DCDP that a bundled prior exists for, and DiffEP.
     """
-    target = output or DEFAULT_OUTPUT
+    suffix = "" if task is DEFAULT_TASK else f"-{task.value}"
+    target = output or Path(f"diffsplit-demo{suffix}.png")
     check_outputs([(target, PICTURES)], [], force or output is None)
 
     from diffsplit.figures import comparison
@@ -109,7 +116,8 @@ def demo(
     else:
         missing = restore(gallery, task.restoration, samples)
     save_image(comparison(gallery.pictures, max(1, round(128 / shape[1]))), target)
-    title = f"{images} cats of {shape[1]}×{shape[2]} pixels, {_facts(problem, task)}"
+    cats = "1 cat" if images == 1 else f"{images} cats"
+    title = f"{cats} of {shape[1]}×{shape[2]} pixels, {_facts(problem, task)}"
     report(gallery.rows, title=title)
     if missing:
         print(f"left out, since no bundled prior fits: {', '.join(missing)}")
@@ -157,11 +165,11 @@ def _problem(
 
 
 def _recover_bits(gallery: Gallery, samples: int) -> None:
-    from diffsplit.figures import stretch
+    from diffsplit.figures import measurement_pictures
 
     problem = gallery.problem
     gallery.show("truth", gallery.truth)
-    gallery.show("A^T y", stretch(problem.backprojection(gallery.y)))
+    gallery.show(*measurement_pictures(problem, gallery.y))
     gallery.recover(Method(SolverName.diff_onebit).solver(problem, None), "DiffOneBit")
     gallery.recover_samples(samples)
 

@@ -11,10 +11,7 @@ from diffsplit.cli.methods import IMAGES, Method, PurifierName, SolverName
 from diffsplit.cli.restoration import Restoration
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffsplit.priors.base import Prior
-    from diffsplit.problem import Problem
 
 __all__ = ["default_sigma", "restore"]
 
@@ -39,10 +36,11 @@ def default_sigma(task: Restoration) -> float | None:
 def restore(gallery: Gallery, task: Restoration, samples: int) -> list[str]:
     """Fill the gallery; returns the methods left out, for which no bundled prior fits."""
     from diffsplit.baselines import baseline
+    from diffsplit.figures import measurement_pictures
     from diffsplit.solvers import LatentDCDP
 
     gallery.show("truth", gallery.truth)
-    gallery.show("measurement", picture(gallery.problem, gallery.y))
+    gallery.show(*measurement_pictures(gallery.problem, gallery.y))
     start = time.perf_counter()
     name, estimate = baseline(gallery.problem, gallery.y)
     gallery.show(name, estimate)
@@ -60,19 +58,6 @@ def restore(gallery: Gallery, task: Restoration, samples: int) -> list[str]:
             gallery.recover(solver, label, prior)
     gallery.recover_samples(samples)
     return missing
-
-
-def picture(problem: Problem, y: Tensor) -> Tensor:
-    """Measurements of a restoration task as images ``(B, *shape_in)``.
-
-    Missing pixels are gray, and the pixels of a smaller image are enlarged.
-    """
-    from torch.nn.functional import interpolate
-
-    shape = problem.operator.shape_in
-    if y.ndim != 4:
-        return problem.backprojection(y)
-    return interpolate(y, shape[1:], mode="nearest")
 
 
 def _prior_for(method: Method, gallery: Gallery) -> Prior | None:

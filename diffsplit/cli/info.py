@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from diffsplit.cli.common import key_value_table
+from diffsplit.errors import InputError
 
 __all__ = ["info"]
 
@@ -48,6 +49,13 @@ def _file(path: Path) -> dict[str, object]:
 
 
 def _prior(name: str) -> dict[str, object]:
-    from diffsplit.priors import load_prior
+    from diffsplit.priors import bundled_priors, load_prior
+    from diffsplit.priors.load import HUB_ID
 
+    if not (Path(name).exists() or name in bundled_priors() or HUB_ID.fullmatch(name)):
+        raise InputError(
+            f"{name}: no such measurement file or prior; give a file from diffsplit measure, one "
+            f"of the bundled priors ({', '.join(bundled_priors())}), the folder of another, or a "
+            "hub id of the form organization/model."
+        )
     return load_prior(name).describe()

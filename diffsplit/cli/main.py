@@ -44,7 +44,8 @@ def root(
         bool, typer.Option("--debug", help="Show the whole traceback when something fails.")
     ] = False,
 ) -> None:
-    """Recover images from one bit per measurement, with a diffusion model as the prior.
+    """Recover images from one bit per measurement, or from blurred, noisy, small or incomplete
+    ones, with a diffusion model as the prior.
 
     Start with [bold]diffsplit demo[/bold]: it measures eight cats, recovers them, and draws what
     came back. [bold]diffsplit COMMAND --help[/bold] explains a command and shows examples.

@@ -65,7 +65,10 @@ def measure(
     size: Annotated[
         int,
         typer.Option(
-            min=1, max=4096, help="The image is cropped to a square and resized to this side."
+            min=1,
+            max=4096,
+            help="The image is cropped to a square and resized to this side; the bundled priors "
+            "are for 64.",
         ),
     ] = 64,
     seed: Annotated[

@@ -66,7 +66,7 @@ def recover(
         float | None,
         typer.Option(
             help="For diff-onebit: λ > 0, the weight of the prior (default, as in the paper: 1 for "
-            "a mask and 0.02 otherwise)."
+            "a mask and 0.02 for other bits; 1 for blurs and small pictures, too)."
         ),
     ] = None,
     purifier: Annotated[
@@ -155,10 +155,11 @@ def _truth(path: Path | None, problem: Problem, batch: int) -> Tensor | None:
 
 
 def _figure(problem: Problem, y: Tensor, result: Recovery, truth: Tensor | None) -> Tensor:
-    from diffsplit.figures import comparison, side_by_side, std_map, stretch
+    from diffsplit.figures import comparison, measurement_pictures, side_by_side, std_map
 
     rows = [] if truth is None else [("truth", truth)]
-    rows += [("A^T y", stretch(problem.backprojection(y)).cpu()), ("recovery", result.image.cpu())]
+    label, measured = measurement_pictures(problem, y)
+    rows += [(label, measured.cpu()), ("recovery", result.image.cpu())]
     if result.samples is not None and result.std is not None:
         rows += [("one sample", result.samples[0].cpu()), ("std", std_map(result.std).cpu())]
     scale = max(1, round(192 / result.image.shape[-1]))

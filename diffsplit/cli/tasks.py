@@ -95,7 +95,7 @@ def problem_for(
             "--fraction belongs to a mask; for other operators give --rows or --ratio."
         )
     if bits is not None and task is not Task.quantized:
-        raise InputError("--bits belongs to --task quantized; the other tasks measure one bit.")
+        raise InputError("--bits belongs to --task quantized; leave it out.")
     if sigma is not None and task is Task.logistic:
         raise InputError("the task logistic has its own randomness; leave out --sigma.")
     count = rows or max(1, round(_ratio(ratio or "1/16") * math.prod(shape)))

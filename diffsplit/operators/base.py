@@ -190,6 +190,9 @@ class LinearOperator(ABC):
                     return device
         return cpu
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({tuple(self.shape_in)} → {tuple(self.shape_out)})"
+
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         from diffsplit.operators.algebra import Composed
 

@@ -91,6 +91,10 @@ class Prior(ABC):
         """Move the prior's tensors to a device, in place, and return it."""
         return self
 
+    def __repr__(self) -> str:
+        levels = f"σ {self.sigma_min:.3g} … {self.sigma_max:.3g}"
+        return f"{type(self).__name__}({tuple(self.shape)}, {levels})"
+
     def describe(self) -> dict[str, object]:
         """Facts for people: what `diffsplit info` prints."""
         return {

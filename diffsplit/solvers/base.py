@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import DivergenceError, InputError
-from diffsplit.noise import Generators, default_generator
+from diffsplit.noise import Generators, check_generators, default_generator
 from diffsplit.priors.base import Prior
 from diffsplit.problem import Problem
 from diffsplit.solvers.metered import MeteredOperator, MeteredPrior
@@ -82,6 +82,11 @@ class Solver(ABC):
     `_solve` (the algorithm).
     """
 
+    def __new__(cls, *fields: object, **named: object) -> Solver:
+        if fields and isinstance(fields[0], Problem):
+            raise InputError(f"build the solver first: {cls.__name__}()(problem, y, prior).")
+        return super().__new__(cls)
+
     @abstractmethod
     def check(self, problem: Problem, prior: Prior) -> None:
         """Raise InputError, naming what is missing, where this solver cannot help."""
@@ -117,11 +122,18 @@ class Solver(ABC):
             callback: called after each step with a `Step`.
 
         Raises:
-            InputError: shapes do not fit, ``y`` is not finite, or the solver cannot treat the
-                problem.
+            InputError: shapes do not fit, ``y`` is not finite, ``prior`` or ``generator`` is none,
+                or the solver cannot treat the problem.
             DivergenceError: the result holds NaN or infinity.
         """
+        if not isinstance(prior, Prior):
+            raise InputError(
+                f"a solver takes a prior, not {type(prior).__name__}; load it with "
+                f"ds.load_prior({prior if isinstance(prior, str) else 'cats-64'!r})."
+            )
         problem.check(y)
+        generator = default_generator() if generator is None else generator
+        check_generators(generator, len(y))
         if tuple(prior.shape) != tuple(problem.operator.shape_in):
             raise InputError(
                 f"the prior knows images of shape {tuple(prior.shape)}, the measurements are of "
@@ -134,9 +146,7 @@ class Solver(ABC):
         watch = Watch(watched, y, self.steps_at_most, callback, Trace())
         start = time.perf_counter()
         with torch.no_grad():
-            image, samples = self._solve(
-                watched, y, metered, generator or default_generator(), watch
-            )
+            image, samples = self._solve(watched, y, metered, generator, watch)
             image = prior.clip(image)
             samples = None if samples is None else prior.clip(samples)
             finite = all(bool(torch.isfinite(t).all()) for t in (image, samples) if t is not None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffsplit.errors import InputError
 from diffsplit.files import atomic_write
 
 __all__ = ["Callback", "Recovery", "Step", "Trace"]
@@ -47,6 +48,8 @@ class Trace:
     Columns that every solver writes: ``sigma`` (noise level), ``misfit`` (−log p(y | A x̂), summed
     over the measurements); with quantized channels ``sign_consistency``. `DiffEP` adds
     ``predicted_error``, its own estimate of the error per entry of x̂, where it passes messages.
+
+    `keys` and `items` go through the columns as those of a dict do; the length counts the steps.
     """
 
     rows: list[dict[str, Tensor]] = field(default_factory=list)
@@ -58,7 +61,13 @@ class Trace:
     def columns(self) -> list[str]:
         return list(self.rows[0]) if self.rows else []
 
+    def __repr__(self) -> str:
+        return f"Trace({len(self)} steps, columns={self.columns})"
+
     def __getitem__(self, column: str) -> Tensor:
+        if column not in self.columns:
+            known = ", ".join(self.columns) or "none, since no step was taken"
+            raise InputError(f"the trace has no column {column!r}; there are {known}.")
         return torch.stack([row[column].detach().cpu() for row in self.rows])
 
     def __contains__(self, column: str) -> bool:
@@ -66,6 +75,14 @@ class Trace:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
+
+    def keys(self) -> list[str]:
+        """The names of the columns."""
+        return self.columns
+
+    def items(self) -> list[tuple[str, Tensor]]:
+        """Each name with its column ``(steps, B)``."""
+        return [(column, self[column]) for column in self.columns]
 
     def write_csv(self, path: Path) -> None:
         """One line a step and image, with a header."""
@@ -100,3 +117,10 @@ class Recovery:
     trace: Trace
     samples: Tensor | None = None
     std: Tensor | None = None
+
+    def __repr__(self) -> str:
+        samples = None if self.samples is None else tuple(self.samples.shape)
+        return (
+            f"Recovery(image={tuple(self.image.shape)}, nfe={self.nfe}, "
+            f"seconds={self.seconds:.1f}, samples={samples}, trace={self.trace.columns})"
+        )
