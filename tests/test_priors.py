@@ -3,11 +3,12 @@
 import json
 import logging
 import math
+import sys
 
 import pytest
 import torch
 
-from diffsplit.errors import InputError
+from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.priors import (
     DiffusersPrior,
     EDMPrior,
@@ -429,3 +430,13 @@ def test_a_callable_that_answers_with_something_else_is_refused(answer, got):
 def test_a_path_that_is_not_there_is_no_hub_id(name):
     with pytest.raises(InputError, match="no such prior"):
         load_prior(name)
+
+
+def test_a_torchvision_that_does_not_fit_pytorch_is_named_instead_of_the_prior(monkeypatch):
+    class Broken:
+        def __getattr__(self, name):
+            raise RuntimeError("look up:\noperator torchvision::nms does not exist")
+
+    monkeypatch.setitem(sys.modules, "diffusers", Broken())
+    with pytest.raises(MissingDependencyError, match=r"nms does not exist.*uninstall torchvision"):
+        load_prior("cats-64")

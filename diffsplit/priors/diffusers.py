@@ -22,7 +22,7 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.priors.base import Prior
 from diffsplit.priors.error_curve import ErrorCurve
-from diffsplit.priors.pretrained import LOADING, image_sides
+from diffsplit.priors.pretrained import LOADING, diffusers_class, image_sides
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -116,11 +116,12 @@ class DiffusersPrior(Prior):
             InputError: nothing there, the hub cannot be reached, no `UNet2DModel`, unreadable
                 weights, or a scheduler without betas.
         """
-        from diffusers import DDPMScheduler, UNet2DModel
+        from diffusers import DDPMScheduler
 
+        unet_class = diffusers_class("UNet2DModel")
         is_pipeline = _is_pipeline(name_or_path)
         try:
-            unet = UNet2DModel.from_pretrained(
+            unet = unet_class.from_pretrained(
                 name_or_path,
                 subfolder="unet" if is_pipeline else None,
                 **LOADING,

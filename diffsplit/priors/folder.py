@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffsplit.errors import InputError
+from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.files import atomic_folder
 
 __all__ = ["CONFIG_NAME", "described", "read_config", "write_folder"]
@@ -55,6 +55,8 @@ def described(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
         )
     try:
         yield config
+    except MissingDependencyError:
+        raise
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         if isinstance(error, InputError) and str(error).startswith(str(folder)):
             raise  # of a part of it, and complete

@@ -8,9 +8,17 @@ from typing import Any
 
 import torch
 
-from diffsplit.errors import InputError
+from diffsplit.errors import InputError, MissingDependencyError
 
-__all__ = ["LOADING", "components", "image_sides", "load_part", "part_config", "save_part"]
+__all__ = [
+    "LOADING",
+    "components",
+    "diffusers_class",
+    "image_sides",
+    "load_part",
+    "part_config",
+    "save_part",
+]
 
 PARTS = ("unet", "vae", "vqvae", "scheduler")
 CONFIGS = {"scheduler": "scheduler_config.json"}
@@ -65,6 +73,24 @@ def components(name_or_path: str) -> dict[str, str]:
     return {part: str(name) for part, name in found.items() if name}
 
 
+def diffusers_class(name: str) -> Any:
+    """A class of diffusers.
+
+    Raises:
+        MissingDependencyError: diffusers cannot be imported, as happens where an optional library
+            of its own, such as torchvision, was built for another PyTorch.
+    """
+    import diffusers
+
+    try:
+        return getattr(diffusers, name)
+    except (ImportError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"diffusers cannot be imported here ({str(error).strip().splitlines()[-1]}); install "
+            "the builds of PyTorch and torchvision that belong together, or uninstall torchvision."
+        ) from error
+
+
 def load_part(kind: str, name_or_path: str, part: str, device: str | torch.device) -> Any:
     """One model of a pipeline, in float32, for evaluation alone.
 
@@ -74,11 +100,11 @@ def load_part(kind: str, name_or_path: str, part: str, device: str | torch.devic
 
     Raises:
         InputError: the weights are not there, or not readable.
+        MissingDependencyError: see `diffusers_class`.
     """
-    import diffusers
-
+    model_class = diffusers_class(kind)
     try:
-        model = getattr(diffusers, kind).from_pretrained(name_or_path, subfolder=part, **LOADING)
+        model = model_class.from_pretrained(name_or_path, subfolder=part, **LOADING)
     except Exception as error:  # a stranger's config may break a constructor in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
