@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", nargs="?", type=Path, help="folder or zip of held-out images")
     parser.add_argument("--count", type=int, default=32, help="images in the table")
-    lambdas = [0.005, 0.02, 0.05, 0.1, 0.5, 2.0]
+    lambdas = [0.005, 0.02, 0.05, 0.1, 0.5, 2.0, 5.0]
     parser.add_argument("--lambdas", type=float, nargs="+", default=lambdas, help="to choose from")
     parser.add_argument("--problems", default="", help="only those whose name has this in it")
     arguments = parser.parse_args()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffsplit.errors import InputError
-from diffsplit.noise import Generators
+from diffsplit.noise import Generators, check_generators
 
 __all__ = ["broadcast", "like", "uniform_like"]
 
@@ -34,13 +33,10 @@ def uniform_like(x: Tensor, generator: Generators) -> Tensor:
         generator: one, or a sequence of one per entry of the batch.
 
     Raises:
-        InputError: as many generators as images were expected.
+        InputError: neither one generator nor as many as images.
     """
+    check_generators(generator, len(x) if x.ndim else 1)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     if isinstance(generator, torch.Generator):
         return torch.rand(x.shape, generator=generator, device=generator.device, dtype=dtype).to(x)
-    if len(generator) != len(x):
-        raise InputError(
-            f"{len(generator)} generators for a batch of {len(x)}; give one, or one per image."
-        )
     return torch.stack([uniform_like(part, g) for part, g in zip(x, generator, strict=True)])
