@@ -35,7 +35,7 @@ from torch import Tensor
 
 import diffsplit as ds
 from diffsplit.baselines import baseline
-from diffsplit.figures import side_by_side
+from diffsplit.figures import measurement_pictures, side_by_side
 from diffsplit.metrics import psnr, ssim
 from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver
 
@@ -131,20 +131,13 @@ def print_row(task: str, noise: float, name: str, answer: Answer, truth: Tensor)
     )
 
 
-def measured_picture(problem: ds.Problem, y: Tensor) -> Tensor:
-    """What a person would see of the measurements ``(B, 3, 64, 64)``."""
-    if y.ndim == 4:
-        return torch.nn.functional.interpolate(y, SHAPE[1:])
-    return problem.backprojection(y)
-
-
 def run(
     task: str, noise: float, x: Tensor, priors: dict[str, ds.Prior], wanted: Callable[[str], bool]
 ) -> list[tuple[str, Tensor]]:
     """The rows of one task; what was measured and all answers, for the picture."""
     problem = restoration(task, noise)
     y = problem.measure(x, generator=streams(len(x), "measure"))
-    pictures = [("truth", x), ("measured", measured_picture(problem, y))]
+    pictures = [("truth", x), measurement_pictures(problem, y)]
     name, answer = estimate(problem, y)
     print_row(task, noise, name, answer, x)
     pictures.append((name, answer.image))

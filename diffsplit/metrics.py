@@ -117,8 +117,8 @@ def _lpips_network(net: Backbone) -> nn.Module:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except (ImportError, RuntimeError) as error:
         raise MissingDependencyError(
-            "LPIPS needs torchvision in the version that fits PyTorch: pip install "
-            f"--constraint constraints.txt 'diffsplit[eval]' ({error})."
+            "LPIPS needs torchvision, in the build that fits PyTorch: install the extra "
+            f"diffsplit[eval] ({error})."
         ) from error
     try:
         with torch.inference_mode(False):

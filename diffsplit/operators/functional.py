@@ -179,7 +179,7 @@ class MatrixOperator(DenseOperator):
         if rows != "orthogonal":
             raise InputError(f"rows are 'iid', 'orthogonal' or None, not {rows!r}.")
         probe = torch.randn((4, len(self.matrix)), generator=seeded(0, "rows")).to(self.matrix)
-        if not _close(self.apply_gram(probe), mean * probe):
+        if not _close(self.apply(self.adjoint(probe)), mean * probe):
             raise InputError(
                 "the rows of the matrix are not orthogonal and of one length; leave out rows, or "
                 "say rows='iid' if its entries are independent."
