@@ -3,8 +3,8 @@
     python benchmarks/one_bit_table.py val.zip --count 92
 
 λ is chosen on the last eight images of the archive, which the table leaves out; without an archive
-the bundled cats are used, and the paper's λ alone. With a Gaussian matrix of 4096 rows the Adam steps
-of Diff-OneBit take 13 minutes on one core for 92 images, and that for each of two λs.
+the bundled cats are used, and the paper's λ alone. With a Gaussian matrix of 4096 rows the Adam
+steps of Diff-OneBit take 13 minutes on one core for 92 images, and that for each of two λs.
 """
 
 from __future__ import annotations
