@@ -17,7 +17,7 @@ from torch import Tensor
 
 import diffsplit as ds
 from diffsplit.cli.restoration import Restoration, restoration_operator
-from diffsplit.images import example_cats, from_uint8, load_images
+from diffsplit.io.images import example_cats, from_uint8, load_images
 from diffsplit.noise import seeded
 
 __all__ = [

@@ -37,7 +37,7 @@ from torch import Tensor
 
 import diffsplit as ds
 from diffsplit.data_steps import CollapsedMomentum
-from diffsplit.images import to_uint8
+from diffsplit.io.images import to_uint8
 from diffsplit.metrics import psnr, ssim
 from diffsplit.solvers import DCDP, Step
 

@@ -18,7 +18,7 @@ from common import cats, look, machine
 from torch import Tensor
 
 import diffsplit as ds
-from diffsplit.images import from_uint8, load_images
+from diffsplit.io.images import from_uint8, load_images
 from diffsplit.metrics import psnr, ssim
 from diffsplit.solvers import DiffOneBit, Solver
 

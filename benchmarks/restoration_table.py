@@ -34,8 +34,8 @@ from common import (
 from torch import Tensor
 
 import diffsplit as ds
-from diffsplit.baselines import baseline
-from diffsplit.figures import measurement_pictures, side_by_side
+from diffsplit.solvers.linear.baselines import baseline
+from diffsplit.plots.figures import measurement_pictures, side_by_side
 from diffsplit.metrics import psnr, ssim
 from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver
 

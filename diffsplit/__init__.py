@@ -11,41 +11,35 @@
 Images are float tensors ``(B, C, H, W)`` on [-1, 1]; a noise level is in the units of A x.
 """
 
-from diffsplit import (
-    baselines,
-    channels,
-    data_steps,
-    figures,
-    metrics,
-    operators,
-    priors,
-    schedules,
-    solvers,
-)
+from diffsplit import channels, data_steps, metrics, operators, plots, priors, schedules, solvers
 from diffsplit.errors import DivergenceError, InputError, MissingDependencyError
-from diffsplit.images import load_image, save_image
-from diffsplit.priors import Prior, load_prior
+from diffsplit.io import images
+from diffsplit.io.images import load_image, save_image
+from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, Prior, load_prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import Recovery
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConsistencyModel",
+    "Denoiser",
     "DivergenceError",
     "InputError",
+    "LatentModel",
     "MissingDependencyError",
     "Prior",
     "Problem",
     "Recovery",
     "__version__",
-    "baselines",
     "channels",
     "data_steps",
-    "figures",
+    "images",
     "load_image",
     "load_prior",
     "metrics",
     "operators",
+    "plots",
     "priors",
     "save_image",
     "schedules",

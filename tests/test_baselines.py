@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from diffsplit import Problem, baselines
+from diffsplit import Problem
+from diffsplit.solvers.linear import baselines
 from diffsplit.channels import GaussianNoise, OneBit, Quantized
 from diffsplit.errors import InputError
-from diffsplit.images import example_cats
+from diffsplit.io.images import example_cats
 from diffsplit.metrics import psnr
 from diffsplit.operators import (
     Blur,

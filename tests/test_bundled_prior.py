@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diffsplit as ds
-from diffsplit.images import example_cats, from_uint8, load_images
+from diffsplit.io.images import example_cats, from_uint8, load_images
 from diffsplit.metrics import psnr
 
 SHAPE = (3, 64, 64)
@@ -168,6 +168,6 @@ def test_diffep_fills_in_half_of_the_pixels_calmly(prior, monkeypatch):
     problem = ds.Problem(operator, ds.channels.GaussianNoise(sigma=0.0))
     y = problem.measure(x, generator=torch.Generator().manual_seed(0))
     calm = psnr(ds.solvers.DiffEP()(problem, y, prior).image, x).mean()
-    monkeypatch.setattr("diffsplit.solvers.renoising.CALM", 1.0)
+    monkeypatch.setattr("diffsplit.solvers.spectral.renoising.CALM", 1.0)
     restless = psnr(ds.solvers.DiffEP()(problem, y, prior).image, x).mean()
     assert calm > restless + 0.3

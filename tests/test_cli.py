@@ -12,7 +12,7 @@ import pytest
 from command_line import SIZE, refused, run
 
 from diffsplit.errors import DivergenceError
-from diffsplit.images import load_image
+from diffsplit.io.images import load_image
 
 COMMANDS = ("demo", "measure", "recover", "info", "train", "distill")
 
@@ -126,7 +126,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 def test_a_fault_of_ours_ends_with_one_and_shows_its_traceback_only_on_demand(
     tmp_path: Path, cat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffsplit.images.load_image", raising(ZeroDivisionError("by\nnothing")))
+    monkeypatch.setattr("diffsplit.io.images.load_image", raising(ZeroDivisionError("by\nnothing")))
     measure = ("measure", cat, "-o", tmp_path / "y")
     assert "--debug" in refused(capsys, tmp_path, *measure, code=1)
     assert run(*measure, "--debug") == 1
@@ -140,7 +140,7 @@ def test_a_diverged_solver_says_what_to_change(
     tmp_path: Path, cat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "diffsplit.images.load_image", raising(DivergenceError("use smaller steps."))
+        "diffsplit.io.images.load_image", raising(DivergenceError("use smaller steps."))
     )
     error = refused(capsys, tmp_path, "measure", cat, "-o", tmp_path / "y", code=1)
     assert error == "Error: use smaller steps.\n"
@@ -149,7 +149,7 @@ def test_a_diverged_solver_says_what_to_change(
 def test_an_interrupt_is_tidy(
     tmp_path: Path, cat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffsplit.images.load_image", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("diffsplit.io.images.load_image", raising(KeyboardInterrupt()))
     assert run("measure", cat, "-o", tmp_path / "y") == 130
     assert capsys.readouterr().err == "Interrupted.\n"
     assert not (tmp_path / "y").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import refused, run, with_reasons
 
-from diffsplit.images import load_image
+from diffsplit.io.images import load_image
 from diffsplit.priors import EDMPrior, load_prior
 from diffsplit.priors.edm import build_unet
 

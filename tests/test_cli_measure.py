@@ -10,7 +10,7 @@ import torch
 from command_line import SIZE, refused, run, spelled, with_reasons
 from PIL import Image
 
-from diffsplit import measurement_file
+from diffsplit.io import measurements as measurement_file
 from diffsplit.cli.restoration import Restoration, restoration_operator
 
 RESTORATIONS = tuple(task.value for task in Restoration)

@@ -10,7 +10,7 @@ from command_line import SIZE, refused, run, with_reasons
 from diffsplit import Problem
 from diffsplit.channels import GaussianNoise, OneBit
 from diffsplit.cli.methods import Method, PurifierName, SolverName
-from diffsplit.images import load_image
+from diffsplit.io.images import load_image
 from diffsplit.operators import Identity
 from diffsplit.solvers import DCDP, DiffEP, DiffOneBit, LatentDCDP
 

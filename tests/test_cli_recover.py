@@ -9,10 +9,10 @@ import pytest
 import torch
 from command_line import SIZE, refused, run
 
-from diffsplit import measurement_file
+from diffsplit.io import measurements as measurement_file
 from diffsplit.cli.restoration import Restoration
-from diffsplit.figures import side_by_side
-from diffsplit.images import load_image
+from diffsplit.plots.figures import side_by_side
+from diffsplit.io.images import load_image
 
 
 @pytest.mark.parametrize("task", [*(task.value for task in Restoration), "onebit-cs"])
@@ -59,7 +59,7 @@ def test_the_figure_shows_pictures_as_they_were_measured_and_random_sums_back_pr
         drawn.extend(panels)
         return side_by_side(panels, scale)
 
-    monkeypatch.setattr("diffsplit.figures.side_by_side", draw)
+    monkeypatch.setattr("diffsplit.plots.figures.side_by_side", draw)
     path = tmp_path / "y"
     assert run("measure", cat, "-o", path, "--size", SIZE, "--task", task) == 0
     outputs = ("-o", tmp_path / "x.png", "--figure", tmp_path / "figure.png")

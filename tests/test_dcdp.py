@@ -23,7 +23,7 @@ from diffsplit.priors import (
 )
 from diffsplit.schedules import DECAYS, ddpm_grid, ddpm_sigmas, decay
 from diffsplit.solvers import DCDP, DiffOneBit, LatentDCDP, purification_grid, purify
-from diffsplit.solvers.dcdp_presets import TASKS, step_size_from_alpha
+from diffsplit.solvers.splitting.dcdp_presets import TASKS, step_size_from_alpha
 
 SHAPE = (3, 8, 8)
 SIZE = math.prod(SHAPE)

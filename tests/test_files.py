@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffsplit.errors import InputError
-from diffsplit.files import atomic_folder, atomic_write
+from diffsplit.io.files import atomic_folder, atomic_write
 
 
 def test_atomic_write_leaves_the_old_file_and_nothing_else_after_a_failure(tmp_path: Path) -> None:

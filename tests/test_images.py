@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 import diffsplit
-from diffsplit import Problem, figures, images
+from diffsplit import Problem
+from diffsplit.io import images
+from diffsplit.plots import figures
 from diffsplit.channels import GaussianNoise, OneBit
 from diffsplit.errors import InputError
 from diffsplit.operators import ChannelMix, Downsample, GaussianMatrix, LinearOperator, PixelMask
@@ -207,7 +209,7 @@ def test_a_batch_is_refused_with_the_grid_that_shows_it(tmp_path: Path) -> None:
     batch = torch.zeros(6, 3, 4, 4)
     with pytest.raises(InputError, match=r"figures\.image_grid\(batch, columns=4\)"):
         diffsplit.save_image(batch, tmp_path / "x.png")
-    diffsplit.save_image(diffsplit.figures.image_grid(batch, columns=4), tmp_path / "x.png")
+    diffsplit.save_image(diffsplit.plots.figures.image_grid(batch, columns=4), tmp_path / "x.png")
     assert images.load_image(tmp_path / "x.png").shape == (1, 3, 10, 22)
 
 

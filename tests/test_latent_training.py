@@ -11,7 +11,7 @@ from tiny_training import CODER, DENOISER, accelerator
 import diffsplit as ds
 from diffsplit import load_prior
 from diffsplit.errors import InputError
-from diffsplit.images import from_uint8, load_images
+from diffsplit.io.images import from_uint8, load_images
 from diffsplit.priors import LatentPrior
 from diffsplit.training.autoencoder import AutoencoderRun
 from diffsplit.training.latent import train_latent

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import diffsplit as ds
-from diffsplit import measurement_file
+from diffsplit.io import measurements as measurement_file
 from diffsplit.errors import InputError
-from diffsplit.packing import pack, packed_size, unpack
+from diffsplit.io.packing import pack, packed_size, unpack
 
 SHAPE = (3, 8, 8)
 

@@ -12,7 +12,7 @@ from tiny_training import LICENSE, TINY, accelerator, zip_of_pictures
 
 from diffsplit import load_prior
 from diffsplit.errors import DivergenceError, InputError
-from diffsplit.images import load_image
+from diffsplit.io.images import load_image
 from diffsplit.training import TrainConfig, train
 from diffsplit.training.denoiser import DenoiserRun, draw_sigma
 from diffsplit.training.nearest import nearest_images

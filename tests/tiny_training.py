@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffsplit.images import save_image
+from diffsplit.io.images import save_image
 from diffsplit.training import TrainConfig
 from diffsplit.training.autoencoder import AutoencoderConfig
 from diffsplit.training.distill import DistillConfig

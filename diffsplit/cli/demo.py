@@ -97,8 +97,8 @@ def demo(
     target = output or Path(f"diffsplit-demo{suffix}.png")
     check_outputs([(target, PICTURES)], [], force or output is None)
 
-    from diffsplit.figures import comparison
-    from diffsplit.images import save_image
+    from diffsplit.plots.figures import comparison
+    from diffsplit.io.images import save_image
     from diffsplit.priors import load_prior
 
     place = device_named(device)
@@ -128,7 +128,7 @@ def _cats(count: int, shape: tuple[int, int, int]) -> Tensor:
     """Bundled cats at the size of a prior."""
     from torch.nn.functional import interpolate
 
-    from diffsplit.images import example_cats
+    from diffsplit.io.images import example_cats
 
     cats = example_cats()[:count]
     if cats.shape[1:] == shape:
@@ -165,7 +165,7 @@ def _problem(
 
 
 def _recover_bits(gallery: Gallery, samples: int) -> None:
-    from diffsplit.figures import measurement_pictures
+    from diffsplit.plots.figures import measurement_pictures
 
     problem = gallery.problem
     gallery.show("truth", gallery.truth)

@@ -35,8 +35,8 @@ def default_sigma(task: Restoration) -> float | None:
 
 def restore(gallery: Gallery, task: Restoration, samples: int) -> list[str]:
     """Fill the gallery; returns the methods left out, for which no bundled prior fits."""
-    from diffsplit.baselines import baseline
-    from diffsplit.figures import measurement_pictures
+    from diffsplit.solvers.linear.baselines import baseline
+    from diffsplit.plots.figures import measurement_pictures
     from diffsplit.solvers import LatentDCDP
 
     gallery.show("truth", gallery.truth)

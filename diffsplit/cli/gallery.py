@@ -72,7 +72,7 @@ class Gallery:
 
     def recover_samples(self, samples: int) -> None:
         """DiffEP: its mean, one of ``samples`` posterior samples, and where they differ."""
-        from diffsplit.figures import std_map
+        from diffsplit.plots.figures import std_map
         from diffsplit.solvers import DiffEP
 
         self.recover(DiffEP(), "DiffEP mean", name="DiffEP, mean")

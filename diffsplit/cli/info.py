@@ -30,7 +30,7 @@ def info(
 
 
 def _file(path: Path) -> dict[str, object]:
-    from diffsplit.measurement_file import read_facts
+    from diffsplit.io.measurements import read_facts
 
     facts = read_facts(path)
     batch, *measurements = facts["shape"]

@@ -82,8 +82,8 @@ def measure(
     operator, and nothing else of the image.
     """
     check_outputs([(output, ())], [image], force)
-    from diffsplit.images import load_image
-    from diffsplit.measurement_file import read_facts, save
+    from diffsplit.io.images import load_image
+    from diffsplit.io.measurements import read_facts, save
 
     x = load_image(image, size)
     problem = problem_for(

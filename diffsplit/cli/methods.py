@@ -139,7 +139,7 @@ class Method:
     def _diff_ep(self, problem: Problem, device: str | torch.device) -> Solver:
         from diffsplit.priors import ConsistencyFunction, load_prior
         from diffsplit.solvers import DiffEP
-        from diffsplit.solvers.renoising import renoises
+        from diffsplit.solvers.spectral.renoising import renoises
 
         chosen: dict[str, Any] = {"samples": self.samples}
         if self.steps is not None:
@@ -178,7 +178,7 @@ class Method:
         """The paper's settings for a task that they exist for, else the general ones."""
         from diffsplit.channels import GaussianNoise
         from diffsplit.solvers import DCDP, LatentDCDP
-        from diffsplit.solvers.dcdp_presets import TASKS
+        from diffsplit.solvers.splitting.dcdp_presets import TASKS
 
         make = LatentDCDP if self.name is SolverName.dcdp_latent else DCDP
         # Version 2 unless asked: one evaluation a round, and the highest PSNR.

@@ -112,9 +112,9 @@ def recover(
     check_outputs(outputs, [file, *([truth] if truth else [])], force)
     method = Method(solver, steps, samples, data_step, lam, purifier, sampler)
 
-    from diffsplit.figures import image_grid
-    from diffsplit.images import save_image
-    from diffsplit.measurement_file import load
+    from diffsplit.plots.figures import image_grid
+    from diffsplit.io.images import save_image
+    from diffsplit.io.measurements import load
     from diffsplit.priors import load_prior
 
     place = device_named(device)
@@ -142,7 +142,7 @@ def recover(
 
 def _truth(path: Path | None, problem: Problem, batch: int) -> Tensor | None:
     """The true image at the size of the measured one, if it is given and can be compared."""
-    from diffsplit.images import load_image
+    from diffsplit.io.images import load_image
 
     if path is None:
         return None
@@ -155,7 +155,7 @@ def _truth(path: Path | None, problem: Problem, batch: int) -> Tensor | None:
 
 
 def _figure(problem: Problem, y: Tensor, result: Recovery, truth: Tensor | None) -> Tensor:
-    from diffsplit.figures import comparison, measurement_pictures, side_by_side, std_map
+    from diffsplit.plots.figures import comparison, measurement_pictures, side_by_side, std_map
 
     rows = [] if truth is None else [("truth", truth)]
     label, measured = measurement_pictures(problem, y)

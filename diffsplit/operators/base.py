@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsplit.counting import count_operator
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.checks import check_batch
@@ -61,6 +62,7 @@ class LinearOperator(ABC):
             InputError: ``x`` has another shape, or is not of floats.
         """
         check_batch(x, self.shape_in, "the operator takes images")
+        count_operator(len(x))
         return linear(x, self._apply, self._adjoint)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -70,6 +72,7 @@ class LinearOperator(ABC):
             InputError: ``y`` has another shape, or is not of floats.
         """
         check_batch(y, self.shape_out, "the adjoint takes measurements")
+        count_operator(len(y))
         return linear(y, self._adjoint, self._apply)
 
     __call__ = apply

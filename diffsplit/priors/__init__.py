@@ -1,7 +1,7 @@
 """Priors: any diffusion model as a denoiser, and how wrong it is at each noise level."""
 
-from diffsplit.priors.base import Prior
-from diffsplit.priors.consistency import ConsistencyFunction, ConsistencyPrior
+from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
+from diffsplit.priors.consistency import ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
@@ -12,14 +12,16 @@ from diffsplit.priors.linear_latent import GaussianConsistency, linear_latent
 from diffsplit.priors.load import bundled_priors, load_prior
 
 __all__ = [
-    "ConsistencyFunction",
+    "ConsistencyModel",
     "ConsistencyPrior",
+    "Denoiser",
     "DiffusersPrior",
     "EDMPrior",
     "ErrorCurve",
     "GaussianConsistency",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "LatentModel",
     "LatentPrior",
     "Prior",
     "bundled_priors",

@@ -1,17 +1,30 @@
-"""A prior is a denoiser: `D(x, σ) ≈ E[x0 | x]` for a noisy image `x = x0 + σ n`, `n ~ N(0, I)`."""
+"""What a trained model can do: three kinds of prior, and what solvers may ask of each."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from diffsplit.counting import count_network
 from diffsplit.errors import InputError
 
-__all__ = ["Prior", "check_levels", "check_shape", "per_image"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "ConsistencyModel",
+    "Denoiser",
+    "LatentModel",
+    "Prior",
+    "check_levels",
+    "check_shape",
+    "per_image",
+]
 
 
 def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
@@ -28,20 +41,76 @@ def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
 
 
 class Prior(ABC):
-    """Any diffusion model, seen in σ-space.
+    """A trained model of images or signals. It is a `Denoiser`, a `ConsistencyModel` or a
+    `LatentModel`; a solver names the kind that it needs in ``requires``.
 
     Attributes:
+        kind: of model, in words for people.
+        example: a bundled prior of that kind.
         shape: shape of one image (or signal), ``(C, H, W)`` for images.
         sigma_min, sigma_max: the noise levels, on images in [-1, 1], that the model knows.
         mean_square: E[x0²] per entry: the error of knowing nothing but a zero mean.
         bounds: the range that every entry of a clean image lies in, or None.
     """
 
+    kind: ClassVar[str]
+    example: ClassVar[str]
     shape: tuple[int, ...]
     sigma_min: float
     sigma_max: float
     mean_square: float = 0.25
     bounds: tuple[float, float] | None = (-1.0, 1.0)
+
+    def clip(self, x: Tensor) -> Tensor:
+        """``x`` moved into `bounds`, where the prior has any."""
+        return x if self.bounds is None else x.clamp(*self.bounds)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return torch.device("cpu")
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model's tensors to a device, in place, and return the prior."""
+        return self
+
+    def __repr__(self) -> str:
+        levels = f"σ {self.sigma_min:.3g} … {self.sigma_max:.3g}"
+        return f"{type(self).__name__}({tuple(self.shape)}, {levels})"
+
+    def describe(self) -> dict[str, object]:
+        """Facts for people: what `diffsplit info` prints."""
+        return {
+            "kind": self.kind,
+            "class": type(self).__name__,
+            "shape": list(self.shape),
+            "sigma_range": [self.sigma_min, self.sigma_max],
+            "mean_square": self.mean_square,
+        }
+
+    def _checked(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """σ as ``(B,)``, moved into the range that the model knows; counts the evaluation.
+
+        Raises:
+            InputError: ``x`` or ``sigma`` has another shape.
+        """
+        if tuple(x.shape[1:]) != tuple(self.shape):
+            raise InputError(
+                f"the prior takes batches of shape (B, {', '.join(map(str, self.shape))}), "
+                f"but the input has shape {tuple(x.shape)}; resize it or load another prior."
+            )
+        count_network(len(x))
+        return per_image(sigma, len(x), x).clamp(self.sigma_min, self.sigma_max)
+
+
+class Denoiser(Prior):
+    """A diffusion model in σ-space: `D(x, σ) ≈ E[x0 | x]` for x = x0 + σ n, n ~ N(0, I).
+
+    A subclass defines `_denoise`, and `error` where it knows its error.
+    """
+
+    kind = "diffusion model"
+    example = "cats-64"
 
     @abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -61,13 +130,29 @@ class Prior(ABC):
         Raises:
             InputError: ``x`` or ``sigma`` has another shape.
         """
-        if tuple(x.shape[1:]) != tuple(self.shape):
-            raise InputError(
-                f"the prior denoises batches of shape (B, {', '.join(map(str, self.shape))}), "
-                f"but the input has shape {tuple(x.shape)}; resize it or load another prior."
-            )
-        sigma = per_image(sigma, len(x), x).clamp(self.sigma_min, self.sigma_max)
-        return self._denoise(x, sigma)
+        return self._denoise(x, self._checked(x, sigma))
+
+    def vjp(
+        self, x: Tensor, sigma: float | Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """`denoise` together with its pullback, for methods with a gradient through the network.
+
+        Args:
+            x, sigma: as in `denoise`.
+
+        Returns:
+            D(x, σ) ``(B, *shape)``, detached, and the function u ↦ (∂D/∂x)ᵀ u, which can be called
+            once: it frees the graph.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            origin = x.detach().clone().requires_grad_()
+            clean = self.denoise(origin, sigma)
+
+        def pullback(u: Tensor) -> Tensor:
+            (slope,) = torch.autograd.grad(clean, origin, u)
+            return slope
+
+        return clean.detach(), pullback
 
     def error(self, sigma: float | Tensor) -> Tensor | None:
         """v(σ), the mean squared error per entry of `denoise` at noise level σ.
@@ -78,31 +163,56 @@ class Prior(ABC):
         """
         return None
 
-    def clip(self, x: Tensor) -> Tensor:
-        """``x`` moved into `bounds`, where the prior has any."""
-        return x if self.bounds is None else x.clamp(*self.bounds)
 
-    @property
-    def device(self) -> torch.device:
-        """Where `denoise` computes."""
-        return torch.device("cpu")
+class ConsistencyModel(Prior):
+    """One evaluation leads from a noisy image to one likely clean image: a draw, and not a mean.
 
-    def to(self, device: str | torch.device) -> Prior:
-        """Move the prior's tensors to a device, in place, and return it."""
-        return self
+    A subclass defines `_consistency`.
+    """
 
-    def __repr__(self) -> str:
-        levels = f"σ {self.sigma_min:.3g} … {self.sigma_max:.3g}"
-        return f"{type(self).__name__}({tuple(self.shape)}, {levels})"
+    kind = "consistency model"
+    example = "cats-64-consistency"
 
-    def describe(self) -> dict[str, object]:
-        """Facts for people: what `diffsplit info` prints."""
-        return {
-            "kind": type(self).__name__,
-            "shape": list(self.shape),
-            "sigma_range": [self.sigma_min, self.sigma_max],
-            "mean_square": self.mean_square,
-        }
+    @abstractmethod
+    def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """`consistency` with ``x`` checked and ``sigma`` of shape ``(B,)`` inside the range."""
+
+    def consistency(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """f(x, σ), the clean end of the probability-flow trajectory through x at level σ.
+
+        Source: Song et al. 2023, Eq. 5.
+
+        Args:
+            x: noisy images ``(B, *shape)``; the clean ones are on [-1, 1].
+            sigma: as in `Denoiser.denoise`.
+
+        Returns:
+            ``(B, *shape)``, not clipped.
+
+        Raises:
+            InputError: ``x`` or ``sigma`` has another shape.
+        """
+        return self._consistency(x, self._checked(x, sigma))
+
+
+class LatentModel(Prior):
+    """An autoencoder and a denoiser of its (scaled) latents.
+
+    Attributes:
+        latent: the denoiser; its noise levels are in the units of scaled latents.
+    """
+
+    kind = "latent diffusion model"
+    example = "cats-64-latent"
+    latent: Denoiser
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Scaled latents ``(B, *latent.shape)`` of images ``(B, *shape)`` on [-1, 1]."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Images ``(B, *shape)``, not clipped, of scaled latents; differentiable."""
 
 
 def check_levels(sigma_min: float, sigma_max: float, **scales: float) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import ConsistencyModel
 from diffsplit.priors.class_label import with_label
 from diffsplit.priors.patched import PatchedUNet
 from diffsplit.priors.pretrained import components, load_part, part_config
@@ -23,21 +23,12 @@ from diffsplit.priors.pretrained import components, load_part, part_config
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin, UNet2DModel
 
-__all__ = ["SCHEDULER", "ConsistencyFunction", "ConsistencyPrior"]
+__all__ = ["SCHEDULER", "ConsistencyPrior"]
 
 SCHEDULER = "CMStochasticIterativeScheduler"
 
 
-class ConsistencyFunction(Prior):
-    """A prior whose `denoise` is a consistency function: a draw, and not a posterior mean.
-
-    It answers at a noise level of x = x0 + σ n with one image on the data's manifold. Solvers that
-    live from posterior means (DiffEP, DiffOneBit) do worse with it than with a denoiser; DCDP takes
-    it with ``purifier="consistency"``. `error` is None: a draw has none to report.
-    """
-
-
-class ConsistencyPrior(PatchedUNet, ConsistencyFunction):
+class ConsistencyPrior(PatchedUNet, ConsistencyModel):
     """A U-Net with the boundary scaling of consistency models.
 
     Args:
@@ -66,7 +57,7 @@ class ConsistencyPrior(PatchedUNet, ConsistencyFunction):
     ) -> None:
         super().__init__(unet, sigma_data, patch, sigma_min, sigma_max, mean_square, facts)
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
         s, d = sigma.view(-1, 1, 1, 1), self.sigma_data
         norm, above = (s.square() + d**2).sqrt(), s - self.sigma_min
         c_skip, c_out, c_in = d**2 / (above.square() + d**2), d * above / norm, 1 / norm

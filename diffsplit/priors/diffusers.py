@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.pretrained import LOADING, diffusers_class, image_sides
 
@@ -32,7 +32,7 @@ __all__ = ["DiffusersPrior"]
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-class DiffusersPrior(Prior):
+class DiffusersPrior(Denoiser):
     """A `UNet2DModel` with the noise schedule that it was trained on.
 
     Args:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.patched import PatchedUNet
 
@@ -59,7 +60,7 @@ def build_unet(
     return unet
 
 
-class EDMPrior(PatchedUNet):
+class EDMPrior(PatchedUNet, Denoiser):
     """An EDM-preconditioned U-Net, saved as a folder in the diffusers layout.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser
 
 __all__ = ["ErrorCurve", "log_grid", "measure_error"]
 
@@ -70,7 +70,7 @@ class ErrorCurve:
 
 @torch.no_grad()
 def measure_error(
-    prior: Prior,
+    prior: Denoiser,
     images: Tensor,
     sigmas: Sequence[float],
     generator: torch.Generator,

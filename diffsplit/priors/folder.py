@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsplit.errors import InputError, MissingDependencyError
-from diffsplit.files import atomic_folder
+from diffsplit.io.files import atomic_folder
 
 __all__ = ["CONFIG_NAME", "described", "read_config", "write_folder"]
 

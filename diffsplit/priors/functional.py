@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior, check_shape
+from diffsplit.priors.base import Denoiser, check_shape
 from diffsplit.priors.error_curve import ErrorCurve
 
 __all__ = ["CallablePrior", "from_callable"]
 
 
-class CallablePrior(Prior):
+class CallablePrior(Denoiser):
     """See `from_callable`."""
 
     def __init__(

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like, seeded
-from diffsplit.priors.base import Prior, check_shape
+from diffsplit.priors.base import Denoiser, check_shape
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 
 __all__ = ["GaussianMixturePrior", "GaussianPrior"]
 
 
-class GaussianPrior(Prior):
+class GaussianPrior(Denoiser):
     """x0 ~ N(mean, C).
 
     Args:
@@ -90,7 +90,7 @@ class GaussianPrior(Prior):
         return (self.mean + colored).float().view(count, *self.shape)
 
 
-class GaussianMixturePrior(Prior):
+class GaussianMixturePrior(Denoiser):
     """x0 ~ Σ_k weight_k N(mean_k, variance_k I).
 
     Args:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Prior, check_shape
+from diffsplit.priors.base import Denoiser, LatentModel, check_shape
 from diffsplit.priors.class_label import with_label
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
@@ -31,10 +31,8 @@ __all__ = ["LatentPrior"]
 AUTOENCODERS = ("AutoencoderKL", "VQModel")
 
 
-class LatentPrior(Prior):
+class LatentPrior(LatentModel):
     """Images as an autoencoder's latents, and a prior for these.
-
-    It has no denoiser of images: `denoise` refuses, and `LatentDCDP` is the solver that takes it.
 
     Args:
         shape: of one image.
@@ -46,7 +44,6 @@ class LatentPrior(Prior):
         facts: what the model card says, kept when saved.
 
     Attributes:
-        latent_shape: shape of one image's latents.
         autoencoder: the diffusers model that `from_models` got, else None.
     """
 
@@ -57,7 +54,7 @@ class LatentPrior(Prior):
         shape: Sequence[int],
         encode: Callable[[Tensor], Tensor],
         decode: Callable[[Tensor], Tensor],
-        latent: Prior,
+        latent: Denoiser,
         scaling: float = 1.0,
         shift: float = 0.0,
         bounds: tuple[float, float] | None = (-1.0, 1.0),
@@ -69,25 +66,18 @@ class LatentPrior(Prior):
                 f"{scaling} and {shift}."
             )
         self.shape, self.latent, self.bounds = check_shape(shape), latent, bounds
-        self.latent_shape = tuple(latent.shape)
         self.sigma_min, self.sigma_max = latent.sigma_min, latent.sigma_max
         self.scaling, self.shift, self.facts = scaling, shift, facts or {}
         self._encode, self._decode = encode, decode
         self.autoencoder: AutoencoderKL | VQModel | None = None
 
     def encode(self, x: Tensor) -> Tensor:
-        """Scaled latents ``(B, *latent_shape)`` of images ``(B, *shape)`` on [-1, 1]."""
+        """Scaled latents ``(B, *latent.shape)`` of images ``(B, *shape)`` on [-1, 1]."""
         return self.scaling * (self._encode(x) - self.shift)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images ``(B, *shape)``, not clipped, of scaled latents ``(B, *latent_shape)``."""
+        """Images ``(B, *shape)``, not clipped, of scaled latents ``(B, *latent.shape)``."""
         return self._decode(z / self.scaling + self.shift)
-
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        raise InputError(
-            "a latent diffusion model denoises latents, not images; use the solver LatentDCDP "
-            "(dcdp-latent), or `.latent` with `.encode` and `.decode`."
-        )
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +90,7 @@ class LatentPrior(Prior):
         return self
 
     def describe(self) -> dict[str, object]:
-        facts: dict[str, object] = {**super().describe(), "latent_shape": list(self.latent_shape)}
+        facts: dict[str, object] = {**super().describe(), "latent_shape": list(self.latent.shape)}
         facts["parameters"] = self.latent.describe().get("parameters")
         if self.autoencoder is not None:
             facts["autoencoder_parameters"] = sum(p.numel() for p in self.autoencoder.parameters())
@@ -110,7 +100,7 @@ class LatentPrior(Prior):
     def from_models(
         cls,
         autoencoder: AutoencoderKL | VQModel,
-        latent: Prior,
+        latent: Denoiser,
         scaling: float | None = None,
         shift: float | None = None,
         facts: dict[str, Any] | None = None,

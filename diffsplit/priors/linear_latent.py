@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.consistency import ConsistencyFunction
+from diffsplit.priors.base import ConsistencyModel
 from diffsplit.priors.gaussian import GaussianPrior
 from diffsplit.priors.latent import LatentPrior
 
 __all__ = ["GaussianConsistency", "linear_latent"]
 
 
-class GaussianConsistency(ConsistencyFunction):
+class GaussianConsistency(ConsistencyModel):
     """The consistency function of a Gaussian, which ends at σ = 0 exactly.
 
     Args:
@@ -38,7 +38,7 @@ class GaussianConsistency(ConsistencyFunction):
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
         self.mean_square = prior.mean_square
 
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
         mean, eigenvalues = self.prior.mean.to(x), self.prior.eigenvalues.to(x)
         gain = (eigenvalues / (eigenvalues + sigma.square().unsqueeze(1))).sqrt()
         centered = x.flatten(1) - mean

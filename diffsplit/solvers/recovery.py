@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.files import atomic_write
+from diffsplit.io.files import atomic_write
 
 __all__ = ["Callback", "Recovery", "Step", "Trace"]
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.figures import image_grid
-from diffsplit.images import from_uint8
+from diffsplit.plots.figures import image_grid
+from diffsplit.io.images import from_uint8
 from diffsplit.training.config import RunConfig
 from diffsplit.training.denoiser import flipped_at_random
 from diffsplit.training.run import Run, seeded_weights

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.figures import image_grid
-from diffsplit.files import atomic_write
-from diffsplit.images import from_uint8, load_images, save_image
+from diffsplit.plots.figures import image_grid
+from diffsplit.io.files import atomic_write
+from diffsplit.io.images import from_uint8, load_images, save_image
 from diffsplit.noise import randn_like
 from diffsplit.priors.base import Prior
 from diffsplit.priors.consistency import ConsistencyFunction, ConsistencyPrior

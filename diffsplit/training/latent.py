@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.images import from_uint8
+from diffsplit.io.images import from_uint8
 from diffsplit.metrics import psnr
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun

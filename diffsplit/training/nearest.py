@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffsplit.images import from_uint8
+from diffsplit.io.images import from_uint8
 
 __all__ = ["nearest_images"]
 

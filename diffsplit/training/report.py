@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from diffsplit.files import atomic_write
-from diffsplit.images import save_image
+from diffsplit.io.files import atomic_write
+from diffsplit.io.images import save_image
 from diffsplit.training.run import Run
 
 __all__ = ["Reporter"]

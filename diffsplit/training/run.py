@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsplit.errors import DivergenceError, InputError
-from diffsplit.files import atomic_write
+from diffsplit.io.files import atomic_write
 from diffsplit.training.config import RunConfig
 from diffsplit.training.optimizer import MatrixOptimizer
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.figures import image_grid
-from diffsplit.files import atomic_write
-from diffsplit.images import load_images, save_image
+from diffsplit.plots.figures import image_grid
+from diffsplit.io.files import atomic_write
+from diffsplit.io.images import load_images, save_image
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.load import load_prior
 from diffsplit.training.card import denoiser_card

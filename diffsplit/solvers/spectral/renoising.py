@@ -36,7 +36,7 @@ from diffsplit.priors.base import Prior
 from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Watch, zeros_for
-from diffsplit.solvers.divergence import denoiser_error
+from diffsplit.solvers.message_passing.divergence import denoiser_error
 from diffsplit.solvers.reverse import reverse_diffusion
 
 __all__ = ["renoised", "renoised_sample", "renoises"]

@@ -21,8 +21,8 @@ from diffsplit.noise import Generators
 from diffsplit.priors.base import Prior
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Answer, Watch, zeros_for
-from diffsplit.solvers.dcdp_presets import Family, preset_for
-from diffsplit.solvers.decoupled import DecoupledSolver
+from diffsplit.solvers.splitting.dcdp_presets import Family, preset_for
+from diffsplit.solvers.splitting.decoupled import DecoupledSolver
 from diffsplit.solvers.purify import check_purifier, purify
 
 __all__ = ["DCDP"]

@@ -22,7 +22,7 @@ from diffsplit.errors import InputError
 from diffsplit.operators.downsample import Downsample
 from diffsplit.operators.mask import PixelMask
 from diffsplit.problem import Problem
-from diffsplit.solvers.renoising import NOISE_FLOOR
+from diffsplit.solvers.spectral.renoising import NOISE_FLOOR
 
 __all__ = ["baseline", "bicubic", "mean_fill", "natural_power", "wiener"]
 

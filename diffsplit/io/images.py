@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.files import atomic_write
+from diffsplit.io.files import atomic_write
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -27,11 +27,11 @@ from diffsplit.priors.base import Prior
 from diffsplit.priors.consistency import ConsistencyFunction
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Answer, Solver, Watch, whole, zeros_for
-from diffsplit.solvers.divergence import denoiser_error
-from diffsplit.solvers.message_passing import module_for
+from diffsplit.solvers.message_passing.divergence import denoiser_error
+from diffsplit.solvers.message_passing.modules import module_for
 from diffsplit.solvers.metered import MeteredPrior
 from diffsplit.solvers.posterior import posterior_samples
-from diffsplit.solvers.renoising import renoised, renoised_sample, renoises
+from diffsplit.solvers.spectral.renoising import renoised, renoised_sample, renoises
 
 __all__ = ["DiffEP"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffsplit.errors import InputError
-from diffsplit.images import from_uint8, to_uint8
+from diffsplit.io.images import from_uint8, to_uint8
 from diffsplit.operators.mask import PixelMask
 from diffsplit.problem import Problem
 

@@ -26,8 +26,8 @@ from diffsplit.priors.base import Prior
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Answer, Watch, zeros_for
-from diffsplit.solvers.dcdp_presets import preset_for
-from diffsplit.solvers.decoupled import DecoupledSolver
+from diffsplit.solvers.splitting.dcdp_presets import preset_for
+from diffsplit.solvers.splitting.decoupled import DecoupledSolver
 from diffsplit.solvers.metered import MeteredPrior
 from diffsplit.solvers.purify import check_purifier, purify
 

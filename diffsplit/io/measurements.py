@@ -29,9 +29,9 @@ from torch import Tensor
 
 from diffsplit import channels, operators
 from diffsplit.errors import InputError
-from diffsplit.facts import plain_facts, too_deep
-from diffsplit.files import atomic_write
-from diffsplit.packing import MAX_BITS, pack, packed_size, unpack
+from diffsplit.io.facts import plain_facts, too_deep
+from diffsplit.io.files import atomic_write
+from diffsplit.io.packing import MAX_BITS, pack, packed_size, unpack
 from diffsplit.problem import Problem
 
 __all__ = ["MAX_BYTES", "Measurement", "load", "read_facts", "save"]

@@ -1,0 +1,31 @@
+"""Where to compute, checked in one place."""
+
+from __future__ import annotations
+
+import torch
+
+from diffsplit.errors import InputError
+
+__all__ = ["checked_device"]
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        InputError: PyTorch knows no such device, or this machine has none.
+    """
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{device!r:.40} is no device; give 'cpu', 'cuda' or 'cuda:1', for example."
+        ) from error
+    if place.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= count:
+            raise InputError(
+                f"{place} is not there: PyTorch sees {count} CUDA devices; use device='cpu', or "
+                "install a CUDA build of PyTorch."
+            )
+    return place

@@ -1,0 +1,1 @@
+"""Files: images, measurement files, and writing that an interruption cannot spoil."""

@@ -1,0 +1,1 @@
+"""Linear estimates: no network, no training."""

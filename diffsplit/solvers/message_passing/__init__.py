@@ -1,0 +1,1 @@
+"""Expectation propagation between the measurements and a denoiser."""

@@ -1,0 +1,1 @@
+"""Methods that work along the singular values of the operator."""

@@ -1,0 +1,1 @@
+"""Splitting methods: a data step, then a denoiser, in turn."""
