@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,9 @@ DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 """What measurements may be made of; half precision is too coarse for a likelihood."""
+
+FAR_OUTSIDE = 8.0
+"""No image on [-1, 1] has such values, whatever noise it holds; bytes read as floats do."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,22 @@ class Problem:
             generator: of the noise; a sequence of B gives each image its own.
 
         Raises:
-            InputError: ``x`` has another shape, or ``generator`` is none.
+            InputError: ``x`` has another shape, holds NaN or infinity, or is an image far outside
+                [-1, 1], or ``generator`` is none.
         """
+        s = self.operator.apply(x)
         check_generators(generator, len(x))
-        return self.channel.sample(self.operator.apply(x), generator)
+        largest = float(x.abs().amax()) if x.numel() else math.nan
+        if not math.isfinite(largest):
+            raise InputError(
+                "the images hold NaN or infinity, or there are none; give images on [-1, 1]."
+            )
+        if x.ndim == 4 and largest > FAR_OUTSIDE:
+            raise InputError(
+                f"the images reach {largest:.3g}, and images are on [-1, 1]; convert 8-bit values "
+                "with ds.images.from_uint8."
+            )
+        return self.channel.sample(s, generator)
 
     def nll(self, x: Tensor, y: Tensor) -> Tensor:
         """−log p(y | A x), summed over the measurements of each image: ``(B,)``."""
@@ -66,6 +82,19 @@ class Problem:
     def grad(self, x: Tensor, y: Tensor) -> Tensor:
         """∇_x −log p(y | A x) = Aᵀ ℓ'(A x), in closed form: ``(B, *shape_in)``."""
         return self.operator.adjoint(self.channel.grad(self.operator.apply(x), y))
+
+    def misfit(self, x: Tensor, y: Tensor) -> Tensor:
+        """`nll`, or ½‖A x − y‖² where measurements are noiseless real numbers: ``(B,)``, finite."""
+        return self.channel.misfit(self.operator.apply(x), y).flatten(1).sum(1)
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """How A x misses the measurements, per measurement ``(B, *shape_out)``.
+
+        A x − y in Gaussian noise of whatever level, so that Aᵀ of it is the gradient of
+        ½‖A x − y‖²; ℓ'(A x) for every other channel.
+        """
+        s = self.operator.apply(x)
+        return s - y if self.channel.gaussian_sigma is not None else self.channel.grad(s, y)
 
     def backprojection(self, y: Tensor) -> Tensor:
         """Aᵀ y, with y read as numbers: ``(B, *shape_in)``."""

@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal, get_args
 
 import torch
 
 from diffsplit.errors import InputError
 
-__all__ = ["DECAYS", "ddpm_grid", "ddpm_sigmas", "decay", "karras_grid"]
+__all__ = [
+    "DECAYS",
+    "Spacing",
+    "ddpm_grid",
+    "ddpm_sigmas",
+    "decay",
+    "karras_grid",
+    "purification_steps",
+]
+
+Spacing = Literal["even", "quadratic"]
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -35,11 +46,13 @@ def ddpm_sigmas(
     return tuple(((1 - alpha_bar) / alpha_bar).sqrt().tolist())
 
 
-def ddpm_grid(steps: int, start: int = 1000) -> list[float]:
-    """``steps`` levels of the DDPM grid, evenly spaced in t from ``start`` − 1 down, then 0.
+def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[float]:
+    """``steps`` levels of the DDPM grid, from timestep ``start`` − 1 down, then 0.
 
-    With K = ``steps`` and T = ``start`` the timesteps are round(T k/K) − 1 for k = K … 1: the
-    spacing that keeps the noisiest level and ends just above the clean image.
+    "even": timesteps round(T k/K) − 1 for k = K … 1, with K = ``steps`` and T = ``start``; the last
+    of them is T/K − 1.
+    "quadratic": timesteps floor √(T² k/(K − 1)) for k = K − 1 … 0, the first moved to T − 1: close
+    together where noise is strong, and ending at timestep 0, σ = 0.01 (DiffPIR, Zhu et al. 2023).
 
     Returns:
         ``steps + 1`` falling values; the last is 0.
@@ -48,8 +61,27 @@ def ddpm_grid(steps: int, start: int = 1000) -> list[float]:
         raise InputError(f"timestep {start}; the DDPM grid has 1 to 1000, so choose among those.")
     if not 1 <= steps <= start:
         raise InputError(f"{steps} steps; the DDPM grid has 1 to {start}, so choose among those.")
+    if spacing not in get_args(Spacing):
+        raise InputError(f"spacing is one of {get_args(Spacing)}, not {spacing!r}.")
     sigmas = ddpm_sigmas()
-    return [sigmas[round(start * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
+    if spacing == "even" or steps == 1:
+        return [sigmas[round(start * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
+    timesteps = [math.isqrt(start**2 * k // (steps - 1)) for k in range(steps - 1, -1, -1)]
+    falling = [min(t, start - 1 - i) for i, t in enumerate(timesteps)]
+    return [sigmas[t] for t in falling] + [0.0]
+
+
+def purification_steps(timestep: int, steps: int) -> list[float]:
+    """At most ``steps`` levels of the DDPM grid, evenly spaced from ``timestep`` − 1 to 0, then 0.
+
+    Source: the public code of DCDP, whose DDIM ends at timestep 0, σ = 0.01.
+    """
+    count = min(steps, timestep)
+    top = timestep - 1
+    sigmas = ddpm_sigmas()
+    return [sigmas[round(top * k / max(count - 1, 1))] for k in range(count - 1, 0, -1)] + (
+        [sigmas[0 if count > 1 else top], 0.0]
+    )
 
 
 def decay(start: float, end: float, rounds: int, kind: str = "linear") -> list[float]:

@@ -36,6 +36,10 @@ class Channel(ABC):
     smooth: bool = True
     convex: bool = True
     outcomes: int | None = None
+    gaussian_sigma: float | None = None
+
+    def misfit(self, s: Tensor, y: Tensor) -> Tensor:
+        return self.nll(s, y)
 
     @abstractmethod
     def sample(self, s: Tensor, generator: Generators) -> Tensor:

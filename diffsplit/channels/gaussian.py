@@ -38,6 +38,13 @@ class GaussianNoise(Channel):
         object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
         object.__setattr__(self, "smooth", self.sigma > 0)
 
+    @property
+    def gaussian_sigma(self) -> float:
+        return self.sigma
+
+    def misfit(self, s: Tensor, y: Tensor) -> Tensor:
+        return 0.5 * (s - y).square() if self.sigma == 0 else self.nll(s, y)
+
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         return s + self.sigma * randn_like(s, generator)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.data_steps.newton import newton_step
 from diffsplit.errors import InputError
 from diffsplit.operators.gram import ScaledIdentity
@@ -65,16 +64,17 @@ def _is_closed_form(problem: Problem) -> bool:
     """Gaussian noise, noiseless included, on an operator whose spectrum is worth using."""
     operator = problem.operator
     return (
-        isinstance(problem.channel, GaussianNoise)
+        problem.channel.gaussian_sigma is not None
         and not isinstance(operator.gram, ScaledIdentity)
         and operator.has_spectrum
     )
 
 
 def _least_squares(problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
-    assert isinstance(problem.channel, GaussianNoise)
+    sigma = problem.channel.gaussian_sigma
+    assert sigma is not None  # the caller saw to it
     spectrum = problem.operator.spectrum()
-    s, ridge = spectrum.singular_values.to(z), mu * problem.channel.sigma**2
+    s, ridge = spectrum.singular_values.to(z), mu * sigma**2
     c = spectrum.analyze(z)
     gain = torch.where(s > 0, s / (s.square() + ridge).clamp(min=torch.finfo(z.dtype).tiny), 0)
     return z + spectrum.synthesize(gain * (spectrum.analyze_measurement(y) - s * c))

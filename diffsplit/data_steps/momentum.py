@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from diffsplit.channels.base import Channel
-from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.errors import InputError
 from diffsplit.operators.base import LinearOperator
 from diffsplit.problem import Problem
@@ -28,24 +27,14 @@ __all__ = [
     "default_step_size",
     "descend",
     "matched_step_size",
-    "misfit",
     "misfit_grad",
     "momentum_steps",
 ]
 
 
-def misfit(channel: Channel, s: Tensor, y: Tensor) -> Tensor:
-    """−log p(y | s) summed per image ``(B,)``; ½‖s − y‖² where a noiseless y makes it infinite."""
-    if isinstance(channel, GaussianNoise) and channel.sigma == 0:
-        return 0.5 * (s - y).square().flatten(1).sum(1)
-    return channel.nll(s, y).flatten(1).sum(1)
-
-
 def misfit_grad(problem: Problem, x: Tensor, y: Tensor) -> Tensor:
     """∇f(x) ``(B, *shape_in)``: Aᵀ(A x − y) with Gaussian noise, Aᵀ ℓ'(A x) otherwise."""
-    s = problem.operator.apply(x)
-    gaussian = isinstance(problem.channel, GaussianNoise)
-    return problem.operator.adjoint(s - y if gaussian else problem.channel.grad(s, y))
+    return problem.operator.adjoint(problem.residual(x, y))
 
 
 def descend(
@@ -76,7 +65,7 @@ def momentum_steps(
 
 def check_gradient(channel: Channel) -> None:
     """Raise InputError where the misfit has no useful gradient."""
-    if not channel.smooth and not isinstance(channel, GaussianNoise):
+    if not channel.smooth and channel.gaussian_sigma is None:
         raise InputError(
             f"gradient steps need the gradient of the likelihood, which {channel!r} lacks; "
             "give it a noise level sigma > 0, or use DiffEP or DiffOneBit(data_step='exact')."
@@ -100,7 +89,7 @@ def default_step_size(problem: Problem, y: Tensor) -> float:
     L is read off a grid of |s| from 1e-3 to 1e3 for the values that ``y`` takes.
     """
     steepest = 1.0
-    if not isinstance(problem.channel, GaussianNoise):
+    if problem.channel.gaussian_sigma is None:
         half = torch.logspace(-3, 3, 121, dtype=torch.float64, device=y.device)
         s = torch.cat([-half, half])[:, None]
         values = torch.unique(y)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.problem import Problem
 
@@ -48,7 +47,7 @@ def collapses(problem: Problem) -> bool:
     """Whether the steps can be collapsed: Gaussian noise, and a spectrum or orthogonal rows."""
     operator = problem.operator
     known = isinstance(operator.gram, ScaledIdentity) or operator.has_spectrum
-    return known and isinstance(problem.channel, GaussianNoise)
+    return known and problem.channel.gaussian_sigma is not None
 
 
 class CollapsedMomentum:

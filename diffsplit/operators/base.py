@@ -38,6 +38,7 @@ class LinearOperator(ABC):
     shape_out: tuple[int, ...]
     gram: Gram
     stride: int | None = None
+    pixels: Tensor | None = None
     _norm: float | None = None
     _known_spectrum: tuple[torch.device, Spectrum] | None = None
 

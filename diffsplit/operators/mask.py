@@ -131,6 +131,10 @@ class PixelMask(LinearOperator):
             raise InputError(f"the bits of a mask for {shape} are no valid base64.") from error
         return cls.from_mask(mask, shape)
 
+    @property
+    def pixels(self) -> Tensor:  # type: ignore[override]
+        return self.mask
+
     def _keep(self, mask: Tensor, shape: tuple[int, ...], choice: dict[str, Any]) -> PixelMask:
         self.mask = mask.expand(shape).contiguous()
         self._index = self.mask.flatten().nonzero().squeeze(1)

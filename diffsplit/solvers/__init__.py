@@ -1,25 +1,47 @@
 """Solvers: one algorithm a file, all called as ``solver(problem, y, prior, generator=)``."""
 
 from diffsplit.solvers.base import Solver
-from diffsplit.solvers.splitting.dcdp import DCDP
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
+from diffsplit.solvers.linear.simple import BackProjection, Bicubic, MeanFill, linear_baseline
+from diffsplit.solvers.linear.wiener import Wiener
 from diffsplit.solvers.message_passing.diff_ep import DiffEP
-from diffsplit.solvers.splitting.diff_onebit import DiffOneBit
 from diffsplit.solvers.purify import purification_grid, purify
-from diffsplit.solvers.recovery import Recovery, Step, Trace
+from diffsplit.solvers.recovery import Answer, Recovery, State, Step, Trace
 from diffsplit.solvers.reverse import reverse_diffusion, sample
+from diffsplit.solvers.splitting.dcdp import DCDP
+from diffsplit.solvers.splitting.diff_onebit import DiffOneBit
 
 __all__ = [
     "DCDP",
+    "SOLVERS",
+    "Answer",
+    "BackProjection",
+    "Bicubic",
     "DiffEP",
     "DiffOneBit",
     "LatentDCDP",
+    "MeanFill",
     "Recovery",
     "Solver",
+    "State",
     "Step",
     "Trace",
+    "Wiener",
+    "linear_baseline",
     "purification_grid",
     "purify",
     "reverse_diffusion",
     "sample",
 ]
+
+SOLVERS: dict[str, type[Solver]] = {
+    "diffep": DiffEP,
+    "diff-onebit": DiffOneBit,
+    "dcdp": DCDP,
+    "dcdp-latent": LatentDCDP,
+    "wiener": Wiener,
+    "bicubic": Bicubic,
+    "mean-fill": MeanFill,
+    "back-projection": BackProjection,
+}
+"""Every algorithm by its name on the command line; a new one is a line here."""

@@ -1,112 +1,127 @@
-"""What all solvers share: the call, the checks, the count and the clock."""
+"""What all solvers share: the call, the checks, and the one place that drives an algorithm.
+
+An algorithm is a generator: it yields its `State` after each step and returns its `Answer`. Here
+it is run, counted, timed, traced, shown to the user's callback, and stopped where it leaves the
+finite numbers.
+"""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Generator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
+from diffsplit.counting import counting
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.noise import Generators, check_generators, default_generator
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser, Prior, per_image
 from diffsplit.problem import Problem
-from diffsplit.solvers.metered import MeteredOperator, MeteredPrior
-from diffsplit.solvers.recovery import Callback, Recovery, Step, Trace
+from diffsplit.solvers.recovery import Answer, Callback, Recovery, State, Step, Trace
 
-__all__ = ["Answer", "Solver", "Watch", "whole", "zeros_for"]
+__all__ = ["Algorithm", "Solver", "are_counts", "zeros_for"]
 
+Algorithm = Generator[State, None, Answer]
 
-class Answer(NamedTuple):
-    """What `Solver._solve` hands back: the image, and samples ``(S, B, *shape)`` if any."""
-
-    image: Tensor
-    samples: Tensor | None = None
+STEPS_UNSEEN = 16
+"""Steps between two looks at whether the numbers are finite, on a device that a look makes wait."""
 
 
-def whole(*counts: int) -> bool:
-    """Whether all numbers are integers from 1 up: a float is none, however round."""
-    return all(type(count) is int and count >= 1 for count in counts)
+def are_counts(*values: object) -> bool:
+    """Whether all values are integers from 1 up: a float is none, however round."""
+    return all(type(value) is int and value >= 1 for value in values)
 
 
-def zeros_for(y: Tensor, prior: Prior) -> Tensor:
+def zeros_for(problem: Problem, y: Tensor) -> Tensor:
     """A batch of zero images to go with measurements, in their dtype where that is a float's."""
     dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
-    return torch.zeros((len(y), *prior.shape), dtype=dtype, device=y.device)
-
-
-@dataclass
-class Watch:
-    """Keeps the trace and calls the user's callback, without waiting for the device."""
-
-    problem: Problem
-    y: Tensor
-    total: int
-    callback: Callback | None
-    trace: Trace
-
-    def __call__(
-        self,
-        sigma: Tensor,
-        image: Tensor,
-        s: Tensor,
-        consistent: Tensor | None = None,
-        **numbers: Tensor,
-    ) -> None:
-        """Note one step.
-
-        Args:
-            sigma: noise level ``(B,)``.
-            image: the current estimate x̂ ``(B, *shape)``.
-            s: A x̂ ``(B, *shape_out)``.
-            consistent: see `Step`.
-            numbers: further columns of the trace, each ``(B,)``.
-        """
-        channel = self.problem.channel
-        row = {"sigma": sigma, "misfit": channel.nll(s, self.y).flatten(1).sum(1), **numbers}
-        agreement = channel.sign_agreement(s, self.y)
-        if agreement is not None:
-            row["sign_consistency"] = agreement.flatten(1).mean(1)
-        self.trace.rows.append(row)
-        if self.callback is not None:
-            self.callback(Step(len(self.trace) - 1, self.total, sigma, image, row, consistent))
+    return torch.zeros((len(y), *problem.operator.shape_in), dtype=dtype, device=y.device)
 
 
 class Solver(ABC):
     """An algorithm with its parameters; calling it recovers a batch.
 
-    A subclass is a frozen dataclass with `check` (what it cannot do), `steps_at_most` and
-    `_solve` (the algorithm).
+    A subclass is a frozen dataclass with `_solve`, the algorithm, and where they differ from the
+    defaults `requires`, `check` and `steps_at_most`.
+
+    Attributes:
+        step_fields: the parameters that say how many steps there are, for ``--steps``.
     """
 
-    def __new__(cls, *fields: object, **named: object) -> Solver:
+    step_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *fields: object, **named: object) -> Self:
         if fields and isinstance(fields[0], Problem):
             raise InputError(f"build the solver first: {cls.__name__}()(problem, y, prior).")
         return super().__new__(cls)
 
-    @abstractmethod
-    def check(self, problem: Problem, prior: Prior) -> None:
-        """Raise InputError, naming what is missing, where this solver cannot help."""
+    @classmethod
+    def for_problem(cls, problem: Problem, task: str | None = None, **settings: Any) -> Self:
+        """The solver with the settings that suit a problem, as the command line builds it.
+
+        Args:
+            task: its name, where it is one of `diffsplit.tasks`.
+            settings: parameters to set otherwise.
+        """
+        return cls(**settings)
 
     @property
-    @abstractmethod
-    def steps_at_most(self) -> int:
-        """The most steps that a run takes, for progress bars."""
+    def requires(self) -> type[Prior] | None:
+        """The kind of prior that the algorithm needs; None if it needs none."""
+        return Denoiser
+
+    def check(self, problem: Problem, prior: Any) -> None:  # noqa: B027
+        """Raise InputError, naming what is missing, where this solver cannot help.
+
+        Args:
+            prior: of the kind that `requires` names.
+        """
+
+    def steps_at_most(self, problem: Problem) -> int:
+        """The most states that a run yields, for progress bars."""
+        return 1
 
     @abstractmethod
-    def _solve(
-        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
-    ) -> Answer:
+    def _solve(self, problem: Problem, y: Tensor, prior: Any, generator: Generators) -> Algorithm:
         """The algorithm."""
+
+    def check_prior(self, prior: object, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless ``prior`` is of the kind that is needed, for images of a shape.
+
+        Args:
+            prior: whatever the user gave.
+            shape: of one image.
+        """
+        name, needed = type(self).__name__, self.requires
+        if needed is None:
+            return
+        if not isinstance(prior, Prior):
+            example = prior if isinstance(prior, str) else needed.example
+            raise InputError(
+                f"{name} takes a prior, not {type(prior).__name__}; load it with "
+                f"ds.load_prior({example!r})."
+            )
+        if not isinstance(prior, needed):
+            raise InputError(
+                f"{name} needs a {needed.kind}, such as ds.load_prior({needed.example!r}), and "
+                f"{type(prior).__name__} is a {prior.kind}."
+            )
+        if tuple(prior.shape) != tuple(shape):
+            raise InputError(
+                f"the prior knows images of shape {tuple(prior.shape)}, the measurements are of "
+                f"{tuple(shape)}; load a prior of that size."
+            )
 
     def __call__(
         self,
         problem: Problem,
         y: Tensor,
-        prior: Prior,
+        prior: Prior | None = None,
         *,
         generator: Generators | None = None,
         callback: Callback | None = None,
@@ -116,52 +131,105 @@ class Solver(ABC):
         Args:
             problem: the operator and channel that made ``y``.
             y: measurements ``(B, *operator.shape_out)``, on the operator's and prior's device.
-            prior: the denoiser; ``prior.shape`` is the operator's ``shape_in``.
+            prior: of the kind that `requires` names; ``prior.shape`` is the operator's
+                ``shape_in``.
             generator: all randomness comes from it; a sequence of B gives each image its own.
                 None stands for `default_generator()`, always the same.
             callback: called after each step with a `Step`.
 
         Raises:
-            InputError: shapes do not fit, ``y`` is not finite, ``prior`` or ``generator`` is none,
-                or the solver cannot treat the problem.
-            DivergenceError: the result holds NaN or infinity.
+            InputError: shapes do not fit, ``y`` is not finite, ``prior`` or ``generator`` is none
+                or of the wrong kind, or the solver cannot treat the problem.
+            DivergenceError: a step left the finite numbers.
         """
-        if not isinstance(prior, Prior):
+        if not isinstance(problem, Problem):
             raise InputError(
-                f"a solver takes a prior, not {type(prior).__name__}; load it with "
-                f"ds.load_prior({prior if isinstance(prior, str) else 'cats-64'!r})."
+                f"{type(self).__name__} takes a Problem, its measurements and a prior, in this "
+                f"order; the first of them is a {type(problem).__name__}."
             )
         problem.check(y)
+        self.check_prior(prior, problem.operator.shape_in)
+        if prior is not None and prior.device.type != y.device.type:
+            raise InputError(
+                f"the measurements are on {y.device} and the prior is on {prior.device}; move one "
+                "of them with .to(device)."
+            )
         generator = default_generator() if generator is None else generator
         check_generators(generator, len(y))
-        if tuple(prior.shape) != tuple(problem.operator.shape_in):
-            raise InputError(
-                f"the prior knows images of shape {tuple(prior.shape)}, the measurements are of "
-                f"{tuple(problem.operator.shape_in)}; load a prior of that size."
-            )
+        if callback is not None and not callable(callback):
+            raise InputError(f"a callback is a function of a Step, not {callback!r:.40}.")
         self.check(problem, prior)
-        operator = MeteredOperator(problem.operator)
-        metered = MeteredPrior(prior, len(y))
-        watched = Problem(operator, problem.channel)
-        watch = Watch(watched, y, self.steps_at_most, callback, Trace())
+
+        traces: dict[int, Trace] = defaultdict(lambda: Trace(problem, y))
+        total, index, finite = self.steps_at_most(problem), 0, _Finite(type(self).__name__)
         start = time.perf_counter()
-        with torch.no_grad():
-            image, samples = self._solve(watched, y, metered, generator, watch)
-            image = prior.clip(image)
-            samples = None if samples is None else prior.clip(samples)
-            finite = all(bool(torch.isfinite(t).all()) for t in (image, samples) if t is not None)
-        seconds = time.perf_counter() - start
-        if not finite:
-            raise DivergenceError(
-                f"{type(self).__name__} left the finite numbers; check the noise level and the "
-                "scale of the operator, or use smaller steps."
-            )
+        with torch.no_grad(), counting() as count:
+            algorithm = self._solve(problem, y, prior, generator)
+            while True:
+                try:
+                    state = next(algorithm)
+                except StopIteration as end:
+                    answer: Answer = end.value
+                    break
+                finite.look(index, state.image if state.consistent is None else state.consistent)
+                trace = traces[state.walk]
+                trace.add(state)
+                if callback is not None:
+                    sigma = per_image(state.sigma, len(y), state.image)
+                    step = Step(
+                        index, max(total, index + 1), sigma, state.image, state.consistent, trace
+                    )
+                    callback(step)
+                index += 1
+            clip = (lambda x: x.clamp(-1, 1)) if prior is None else prior.clip
+            image = clip(answer.image)
+            samples = None if answer.samples is None else clip(answer.samples)
+            finite.end(image, samples)
+        walks = [traces[walk] for walk in sorted(traces)]
         return Recovery(
             image=image,
-            nfe=metered.calls,
-            operator_calls=operator.calls,
-            seconds=seconds,
-            trace=watch.trace,
+            nfe=round(count.network / len(y)),
+            operator_calls=round(count.operator / len(y)),
+            seconds=time.perf_counter() - start,
+            trace=walks[0] if walks else Trace(problem, y),
             samples=samples,
             std=samples.std(0) if samples is not None and len(samples) > 1 else None,
+            sample_traces=tuple(traces[walk] for walk in sorted(traces) if walk > 0),
+            predicted_error=answer.predicted_error,
+            converged=answer.converged,
+            reason=answer.reason,
+        )
+
+
+class _Finite:
+    """Stops a run at the first step that is not finite, without waiting for a GPU at each."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.first_bad: Tensor | None = None
+
+    def look(self, index: int, image: Tensor) -> None:
+        """Note step ``index``; raises DivergenceError here or up to `STEPS_UNSEEN` steps later."""
+        now = torch.where(torch.isfinite(image).all(), -1, index)
+        bad = self.first_bad
+        self.first_bad = now if bad is None else torch.where(bad >= 0, bad, now)
+        if image.device.type == "cpu" or index % STEPS_UNSEEN == STEPS_UNSEEN - 1:
+            self._raise()
+
+    def end(self, image: Tensor, samples: Tensor | None) -> None:
+        """Check all steps so far, and the answer."""
+        self._raise()
+        answers = [image] if samples is None else [image, samples]
+        if not all(bool(torch.isfinite(answer).all()) for answer in answers):
+            raise DivergenceError(self._sentence("its answer"))
+
+    def _raise(self) -> None:
+        bad = -1 if self.first_bad is None else int(self.first_bad)
+        if bad >= 0:
+            raise DivergenceError(self._sentence(f"step {bad + 1}"))
+
+    def _sentence(self, where: str) -> str:
+        return (
+            f"{self.name} left the finite numbers at {where}; check that the prior's answers are "
+            "finite, the noise level and the scale of the operator, or use smaller steps."
         )

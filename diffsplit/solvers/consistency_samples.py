@@ -1,6 +1,6 @@
-"""Samples from a consistency function, which answers with a likely image in one evaluation.
+"""Samples from a consistency model, which answers with a likely image in one evaluation.
 
-From noise: evaluate, drown the answer in fresh noise of the next level, evaluate again
+From noise: evaluate, add fresh noise of the next level, evaluate again
 (Song et al. 2023, Alg. 1).
 
 From an image r in noise of level σ, whose trajectory has one end and no second sample: noise of the
@@ -22,16 +22,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffsplit.noise import Generators, randn_like
-from diffsplit.priors.consistency import ConsistencyFunction
+from diffsplit.priors.base import ConsistencyModel
 
 __all__ = ["draw_from_noisy", "multistep"]
 
-SHRINK = 0.5
+LEVEL_RATIO = 0.5
 """Each further evaluation is at so much of the level before it."""
 
 
 def multistep(
-    prior: ConsistencyFunction, x: Tensor, sigmas: Sequence[float], generator: Generators
+    prior: ConsistencyModel, x: Tensor, sigmas: Sequence[float], generator: Generators
 ) -> Tensor:
     """Clean images from noise ``x`` ``(B, *shape)`` at ``sigmas[0]``, one evaluation a level.
 
@@ -39,7 +39,7 @@ def multistep(
         sigmas: falling levels.
     """
     for now, after in itertools.pairwise([*sigmas, 0.0]):
-        clean = prior.clip(prior.denoise(x, now))
+        clean = prior.clip(prior.consistency(x, now))
         x = clean
         if after > 0:
             fresh = max(after**2 - prior.sigma_min**2, 0.0) ** 0.5
@@ -48,7 +48,7 @@ def multistep(
 
 
 def draw_from_noisy(
-    prior: ConsistencyFunction, r: Tensor, sigma: Tensor, steps: int, generator: Generators
+    prior: ConsistencyModel, r: Tensor, sigma: Tensor, steps: int, generator: Generators
 ) -> Tensor:
     """One draw from p(x0 | x0 + σ n = r) for each image, see above.
 
@@ -61,9 +61,9 @@ def draw_from_noisy(
     clean = r
     for step in range(steps):
         if step > 0:
-            fresh = SHRINK * math.sqrt(1 - SHRINK**2) * column
-            r = clean + SHRINK**2 * (r - clean) + fresh * randn_like(r, generator)
-            column = SHRINK * column
+            fresh = LEVEL_RATIO * math.sqrt(1 - LEVEL_RATIO**2) * column
+            r = clean + LEVEL_RATIO**2 * (r - clean) + fresh * randn_like(r, generator)
+            column = LEVEL_RATIO * column
         again = r + column * randn_like(r, generator)
-        clean = prior.clip(prior.denoise(again, math.sqrt(2) * column.flatten()))
+        clean = prior.clip(prior.consistency(again, math.sqrt(2) * column.flatten()))
     return clean

@@ -5,9 +5,9 @@
 The walk is deterministic DDIM with every predicted clean image clipped to the prior's bounds, and
 its first level is the level of the noise by construction. The purifiers differ in the levels alone:
 
-    "ddim"          T/1000 of the DDPM grid, evenly spaced steps down to 0   (Version 1)
+    "ddim"          T/1000 of the DDPM grid, evenly spaced down to index 0   (Version 1)
     "tweedie"       the same level, and one step: the posterior mean         (Version 2, Sec. 4.1)
-    "consistency"   σ itself, and one evaluation of a consistency function   (Eq. 15)
+    "consistency"   σ itself, and one evaluation of a consistency model      (Eq. 15)
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
-from diffsplit.priors.base import Prior
-from diffsplit.priors.consistency import ConsistencyFunction
-from diffsplit.schedules import ddpm_grid, ddpm_sigmas
-from diffsplit.solvers.reverse import reverse_diffusion
+from diffsplit.priors.base import ConsistencyModel, Denoiser
+from diffsplit.schedules import ddpm_sigmas, purification_steps
+from diffsplit.solvers.reverse import clipped, reverse_diffusion
 
 __all__ = ["Purifier", "check_purifier", "purification_grid", "purify"]
 
 Purifier = Literal["ddim", "tweedie", "consistency"]
 
 
-def purification_grid(kind: Purifier, level: float, steps: int, prior: Prior) -> list[float]:
+def purification_grid(
+    kind: Purifier, level: float, steps: int, prior: Denoiser | ConsistencyModel
+) -> list[float]:
     """The falling noise levels of one purification, from its strength to 0.
 
     Args:
@@ -41,28 +42,21 @@ def purification_grid(kind: Purifier, level: float, steps: int, prior: Prior) ->
     timestep = max(round(level), 1)
     if kind == "tweedie":
         return [ddpm_sigmas()[timestep - 1], 0.0]
-    return ddpm_grid(min(steps, timestep), timestep)
+    return purification_steps(timestep, steps)
 
 
-def purify(prior: Prior, x: Tensor, grid: list[float], generator: Generators) -> Tensor:
+def purify(
+    prior: Denoiser | ConsistencyModel, x: Tensor, grid: list[float], generator: Generators
+) -> Tensor:
     """``x`` ``(B, *shape)`` submerged in noise of level ``grid[0]``, then walked down the grid."""
     noisy = x + grid[0] * randn_like(x, generator)
-    return reverse_diffusion(prior, noisy, grid, generator, eta=0.0)
+    if isinstance(prior, ConsistencyModel):
+        return prior.clip(prior.consistency(noisy, grid[0]))
+    return reverse_diffusion(clipped(prior), noisy, grid, generator, eta=0.0)
 
 
-def check_purifier(kind: Purifier, prior: Prior, levels: list[float]) -> None:
-    """Raise InputError where the prior cannot purify that way, or not at those strengths."""
-    one_step = isinstance(prior, ConsistencyFunction)
-    if kind == "consistency" and not one_step:
-        raise InputError(
-            f"purifier='consistency' needs a consistency model, and {type(prior).__name__} is a "
-            "denoiser; use purifier='tweedie' or 'ddim', or load a consistency model."
-        )
-    if kind != "consistency" and one_step:
-        raise InputError(
-            f"purifier={kind!r} needs a denoiser, and {type(prior).__name__} is a consistency "
-            "model; use purifier='consistency'."
-        )
+def check_purifier(kind: Purifier, prior: Denoiser | ConsistencyModel, levels: list[float]) -> None:
+    """Raise InputError where a consistency model does not know the strengths."""
     if kind == "consistency" and max(levels) > prior.sigma_max:
         raise InputError(
             f"a purification at σ = {max(levels):g} is beyond the {prior.sigma_max:g} that the "

@@ -1,4 +1,4 @@
-"""What a solver answers: the image, what it cost, and how it went."""
+"""What a solver shows while it runs, and what it answers: the image, what it cost, how it went."""
 
 from __future__ import annotations
 
@@ -12,54 +12,114 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
+from diffsplit.priors.base import per_image
+from diffsplit.problem import Problem
 
-__all__ = ["Callback", "Recovery", "Step", "Trace"]
+__all__ = ["Answer", "Callback", "Recovery", "State", "Step", "Trace"]
+
+KEPT_BYTES = 2**28
+"""The most memory that a trace spends on images whose misfit nobody has asked for yet."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a callback sees after each step.
+class State:
+    """What an algorithm yields after each step. Its tensors are not written to afterwards.
 
     Attributes:
-        index: 0 for the first step.
-        total: the most steps there will be.
-        sigma: noise level of the step, one per image ``(B,)``.
-        image: the current estimate ``(B, *shape)``.
-        numbers: the row of the trace that the step adds, each ``(B,)``.
-        consistent: in DCDP x_k ``(B, *shape)``, which the measurements made and no prior has
-            purified yet; it may leave [-1, 1]. ``image`` is v_k. Elsewhere None.
+        sigma: noise level, a number or one per image ``(B,)``.
+        image: the current estimate x̂ ``(B, *shape)``.
+        numbers: further columns of the trace, each ``(B,)``.
+        consistent: in DCDP x_k ``(B, *shape)``, see `Step`.
+        walk: 0 for the estimate; posterior samples are walks 1, 2, ….
     """
 
-    index: int
-    total: int
-    sigma: Tensor
+    sigma: float | Tensor
     image: Tensor
-    numbers: dict[str, Tensor]
+    numbers: dict[str, Tensor] = field(default_factory=dict)
     consistent: Tensor | None = None
+    walk: int = 0
 
 
-Callback = Callable[[Step], None]
+@dataclass(frozen=True)
+class Answer:
+    """What an algorithm returns at its end.
+
+    Attributes:
+        image: ``(B, *shape)``.
+        samples: posterior samples ``(S, B, *shape)``, if it draws any.
+        predicted_error: mean squared error per entry of ``image`` ``(B,)``, if it knows it.
+        converged: whether each image reached a fixed point ``(B,)``, if there is one.
+        reason: why it ended, or what is wrong, in a sentence.
+    """
+
+    image: Tensor
+    samples: Tensor | None = None
+    predicted_error: Tensor | None = None
+    converged: Tensor | None = None
+    reason: str = ""
 
 
-@dataclass
 class Trace:
     """Per-step, per-image numbers: ``trace["sigma"]`` is ``(steps, B)``.
 
-    Columns that every solver writes: ``sigma`` (noise level), ``misfit`` (−log p(y | A x̂), summed
-    over the measurements); with quantized channels ``sign_consistency``. `DiffEP` adds
-    ``predicted_error``, its own estimate of the error per entry of x̂, where it passes messages.
+    Columns that every solver has: ``sigma`` (noise level) and ``misfit`` (−log p(y | A x̂), summed
+    over the measurements, or ½‖A x̂ − y‖² where these are noiseless); with quantized channels
+    ``sign_consistency``. Solvers add their own, such as ``predicted_error`` of `DiffEP`.
 
+    The misfit costs an application of A, so it is computed when somebody looks.
     `keys` and `items` go through the columns as those of a dict do; the length counts the steps.
+
+    Args:
+        problem, y: what the misfit is measured with; None for a trace of ``numbers`` alone.
     """
 
-    rows: list[dict[str, Tensor]] = field(default_factory=list)
+    def __init__(self, problem: Problem | None = None, y: Tensor | None = None) -> None:
+        self._problem, self._y = problem, y
+        self._rows: list[dict[str, Tensor]] = []
+        self._unseen: dict[int, State] = {}
+        self._bytes = 0
+
+    def add(self, state: State) -> None:
+        """Note one step."""
+        index = len(self._rows)
+        sigma = per_image(state.sigma, len(state.image), state.image)
+        self._rows.append({"sigma": sigma, **state.numbers})
+        if self._problem is not None:
+            self._unseen[index] = state
+            self._bytes += state.image.nbytes
+            if self._bytes > KEPT_BYTES:
+                self._look()
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Compute what was put off, and let go of the images."""
+        problem, y = self._problem, self._y
+        for index, state in self._unseen.items():
+            assert problem is not None
+            assert y is not None
+            row = self._rows[index]
+            s = problem.operator.apply(state.image)
+            row["misfit"] = problem.channel.misfit(s, y).flatten(1).sum(1)
+            if state.consistent is not None:
+                row["misfit_consistent"] = problem.misfit(state.consistent, y)
+            agreement = problem.channel.sign_agreement(s, y)
+            if agreement is not None:
+                row["sign_consistency"] = agreement.flatten(1).mean(1)
+        self._unseen.clear()
+        self._bytes = 0
+
+    @property
+    def rows(self) -> list[dict[str, Tensor]]:
+        """One dict a step, each value ``(B,)``."""
+        self._look()
+        return self._rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows)
 
     @property
     def columns(self) -> list[str]:
-        return list(self.rows[0]) if self.rows else []
+        return list(self.rows[0]) if self._rows else []
 
     def __repr__(self) -> str:
         return f"Trace({len(self)} steps, columns={self.columns})"
@@ -97,17 +157,54 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What a callback sees after each step.
+
+    Attributes:
+        index: 0 for the first step of the run.
+        total: the most steps there will be, those of posterior samples included.
+        sigma: noise level of the step, one per image ``(B,)``.
+        image: the current estimate ``(B, *shape)``; while samples are drawn, one sample.
+        consistent: in DCDP x_k ``(B, *shape)``, which the measurements made and no prior has
+            purified yet; it may leave [-1, 1]. ``image`` is v_k. Elsewhere None.
+        trace: of the walk that the step belongs to, which ends with this step.
+    """
+
+    index: int
+    total: int
+    sigma: Tensor
+    image: Tensor
+    consistent: Tensor | None
+    trace: Trace
+
+    @property
+    def numbers(self) -> dict[str, Tensor]:
+        """The row of the trace that the step adds, each ``(B,)``."""
+        return self.trace.rows[-1]
+
+
+Callback = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
 class Recovery:
     """The answer to ``solver(problem, y, prior)``.
 
     Attributes:
         image: the recovered images ``(B, *shape)`` on [-1, 1].
         nfe: network evaluations per image.
-        operator_calls: applications of A and Aᵀ per image; A Aᵀ counts as two, stored or not.
+        operator_calls: applications of A and Aᵀ per image; A Aᵀ counts as two, stored or not, and
+            the misfits of the trace are not counted.
         seconds: wall time for the batch.
         trace: per-step numbers.
         samples: posterior samples ``(S, B, *shape)``, where the solver draws any.
         std: standard deviation per entry over the samples ``(B, *shape)``, from two samples on.
+        sample_traces: one trace for each walk that drew samples.
+        predicted_error: the solver's own estimate of the mean squared error per entry of the image
+            ``(B,)``, where it has one.
+        converged: whether each image reached the method's fixed point ``(B,)`` bool; None where
+            the method has none.
+        reason: what is wrong with the images that did not converge, in a sentence; else "".
     """
 
     image: Tensor
@@ -117,10 +214,16 @@ class Recovery:
     trace: Trace
     samples: Tensor | None = None
     std: Tensor | None = None
+    sample_traces: tuple[Trace, ...] = ()
+    predicted_error: Tensor | None = None
+    converged: Tensor | None = None
+    reason: str = ""
 
     def __repr__(self) -> str:
         samples = None if self.samples is None else tuple(self.samples.shape)
+        converged = "" if self.converged is None else f"converged={self.converged.tolist()}, "
         return (
             f"Recovery(image={tuple(self.image.shape)}, nfe={self.nfe}, "
-            f"seconds={self.seconds:.1f}, samples={samples}, trace={self.trace.columns})"
+            f"seconds={self.seconds:.1f}, {converged}samples={samples}, "
+            f"trace={self.trace.columns})"
         )

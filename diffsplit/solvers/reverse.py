@@ -16,42 +16,67 @@ with the last evaluation D₋ and its h₋, at no further cost.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffsplit.noise import Generators, randn_like
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser
 from diffsplit.schedules import karras_grid
 
-__all__ = ["reverse_diffusion", "sample", "walk"]
+__all__ = ["Denoise", "DiffusionStep", "clipped", "reverse_diffusion", "sample", "walk"]
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(x, σ) ↦ an estimate of the clean image, with σ one per image ``(B,)``: E[x0 | x_σ] of a prior,
+or E[x0 | x_σ, y] of a prior and measurements."""
+
+
+class DiffusionStep(NamedTuple):
+    """Where a step of a `walk` leads.
+
+    Attributes:
+        sigma: the level that it left ``(B,)`` or ``(1,)``.
+        clean: the denoiser's answer there ``(B, *shape)``.
+        x: the noisy image at the next level.
+    """
+
+    sigma: Tensor
+    clean: Tensor
+    x: Tensor
+
+
+def clipped(prior: Denoiser) -> Denoise:
+    """The prior's denoiser, its answers clipped to the prior's bounds."""
+    return lambda x, sigma: prior.clip(prior.denoise(x, sigma))
 
 
 def walk(
-    prior: Prior,
+    denoise: Denoise,
     x: Tensor,
     sigmas: Sequence[float] | Sequence[Tensor],
     generator: Generators,
     eta: float = 1.0,
     order: int = 1,
-) -> Iterator[Tensor]:
-    """Walk ``x`` down a falling list of noise levels, yielding where each step leads.
+) -> Iterator[DiffusionStep]:
+    """Walk ``x`` down a falling list of noise levels.
 
     Args:
+        denoise: of a prior, such as `clipped`, or conditioned on measurements.
         x: noisy images ``(B, *shape)`` at ``sigmas[0]``.
         sigmas: falling levels, each a float or one per image ``(B,)``; only the last may be 0.
         eta: 1 for ancestral sampling, 0 for a deterministic walk.
         order: 1, or 2 for the multistep rule.
 
     Yields:
-        ``(B, *shape)`` at ``sigmas[1]``, ``sigmas[2]``, …; a clean image when the last level is 0.
+        each step; the ``x`` of the last is a clean image when the last level is 0.
     """
     column = (-1,) + (1,) * (x.ndim - 1)
     levels = [torch.as_tensor(s, dtype=x.dtype, device=x.device).view(column) for s in sigmas]
     before: tuple[Tensor, Tensor] | None = None
     for i, (now, after) in enumerate(itertools.pairwise(levels)):
-        clean = prior.clip(prior.denoise(x, now.flatten()))
+        clean = denoise(x, now.flatten())
         ratio = after / now
         width = -ratio.log()
         target = clean
@@ -65,11 +90,11 @@ def walk(
         x = target + kept * (x - target)
         if eta > 0:
             x = x + now * fresh * randn_like(x, generator)
-        yield x
+        yield DiffusionStep(now.flatten(), clean, x)
 
 
 def reverse_diffusion(
-    prior: Prior,
+    denoise: Denoise,
     x: Tensor,
     sigmas: Sequence[float] | Sequence[Tensor],
     generator: Generators,
@@ -77,12 +102,13 @@ def reverse_diffusion(
     order: int = 1,
 ) -> Tensor:
     """The end of a `walk`, ``(B, *shape)``: a clean image when the last level is 0."""
-    *_, end = x, *walk(prior, x, sigmas, generator, eta, order)
-    return end
+    for step in walk(denoise, x, sigmas, generator, eta, order):
+        x = step.x
+    return x
 
 
 @torch.no_grad()
-def sample(prior: Prior, count: int, steps: int, generator: torch.Generator) -> Tensor:
+def sample(prior: Denoiser, count: int, steps: int, generator: torch.Generator) -> Tensor:
     """Unconditional samples: images that the prior holds to be likely.
 
     Returns:
@@ -91,4 +117,4 @@ def sample(prior: Prior, count: int, steps: int, generator: torch.Generator) -> 
     grid = karras_grid(steps, min(prior.sigma_max, 80.0), max(prior.sigma_min, 0.02))
     noise = randn_like(torch.empty((count, *prior.shape), device=prior.device), generator)
     start = (prior.mean_square + grid[0] ** 2) ** 0.5 * noise
-    return prior.clip(reverse_diffusion(prior, start, grid, generator, eta=1.0, order=2))
+    return prior.clip(reverse_diffusion(clipped(prior), start, grid, generator, eta=1.0, order=2))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,21 +22,20 @@ from torch import Tensor
 from diffsplit.data_steps.momentum import check_gradient, descend, misfit_grad
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
-from diffsplit.priors.base import Prior
-from diffsplit.priors.latent import LatentPrior
+from diffsplit.priors.base import LatentModel
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Answer, Watch, zeros_for
-from diffsplit.solvers.splitting.dcdp_presets import preset_for
-from diffsplit.solvers.splitting.decoupled import DecoupledSolver
-from diffsplit.solvers.metered import MeteredPrior
+from diffsplit.solvers.base import Algorithm, zeros_for
 from diffsplit.solvers.purify import check_purifier, purify
+from diffsplit.solvers.recovery import Answer, State
+from diffsplit.solvers.splitting.dcdp_presets import Family
+from diffsplit.solvers.splitting.decoupled import DecoupledSolver
 
 __all__ = ["LatentDCDP"]
 
 
 @dataclass(frozen=True)
 class LatentDCDP(DecoupledSolver):
-    """DCDP with a `LatentPrior`; all parameters but ``consistency`` are those of `DCDP`.
+    """DCDP with a `LatentModel`; all parameters but ``consistency`` are those of `DCDP`.
 
     T counts the timesteps of 1000 linear betas, and noise levels are in units of the scaled
     latents. The trace is in pixels: ``misfit`` of D(v̂_k), ``misfit_consistent`` of D(z_k) before
@@ -51,70 +50,59 @@ class LatentDCDP(DecoupledSolver):
 
     consistency: Literal["latent", "pixel"] = "pixel"
 
+    family: ClassVar[Family] = "latent"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.consistency not in ("latent", "pixel"):
             raise InputError(f"consistency is 'latent' or 'pixel', not {self.consistency!r}.")
+        if self.purifier == "consistency":
+            raise InputError(
+                "latents are purified by a denoiser: the purifier of LatentDCDP is 'ddim' or "
+                "'tweedie', not 'consistency'; use DCDP with a consistency model."
+            )
         if self.consistency == "latent" and self.step_size is None:
             raise InputError(
                 "steps on latents need a step_size, since no bound on the decoder's gain is known; "
                 "the preset of the task has the paper's."
             )
 
-    @classmethod
-    def preset(
-        cls,
-        task: str,
-        image_size: int = 256,
-        data: str = "ffhq",
-        noise: float = 0.0,
-        **overrides: Any,
-    ) -> LatentDCDP:
-        """The paper's settings for latent diffusion: Table 7; arguments as in `DCDP.preset`."""
-        return cls(**preset_for(task, "latent", image_size, data, noise, overrides))
+    @property
+    def requires(self) -> type[LatentModel]:
+        return LatentModel
 
-    def check(self, problem: Problem, prior: Prior) -> None:
-        if not isinstance(prior, LatentPrior):
-            raise InputError(
-                f"LatentDCDP needs a latent diffusion model, not {type(prior).__name__}; load one, "
-                "or use DCDP."
-            )
+    def check(self, problem: Problem, prior: LatentModel) -> None:
         check_gradient(problem.channel)
         if self.consistency == "pixel":
             self._check_pixel_step(problem)
         check_purifier(self.purifier, prior.latent, self.levels)
 
     def _solve(
-        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
-    ) -> Answer:
-        assert isinstance(prior, MeteredPrior)  # the caller of `_solve` wraps it
-        model = prior.prior
-        assert isinstance(model, LatentPrior)  # `check` saw to it
-        latent = MeteredPrior(model.latent, len(y))
-        x = image = zeros_for(y, prior)
-        v = randn_like(x.new_empty((len(y), *latent.shape)), generator)
+        self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators
+    ) -> Algorithm:
+        x = image = zeros_for(problem, y)
+        v = randn_like(x.new_empty((len(y), *prior.latent.shape)), generator)
         pixel_step = self._pixel_step(problem, y) if self.consistency == "pixel" else None
         for level in self.levels:
-            grid = self._grid(level, latent)
+            grid = self._grid(level, prior.latent)
             if pixel_step is None:
-                x = model.decode(self._latent_step(problem, y, v, model))
+                x = prior.decode(self._latent_step(problem, y, v, prior))
             else:
                 x = pixel_step(image, math.inf)  # σ of latents limits nothing in pixels
-            v = purify(latent, model.encode(x), grid, generator)
-            image = model.decode(v)
-            self._note(watch, grid[0], x, image)
-        prior.calls += latent.calls
+            v = purify(prior.latent, prior.encode(x), grid, generator)
+            image = prior.decode(v)
+            yield State(grid[0], image, consistent=x)
         return Answer(prior.clip(image if self.return_ == "purified" else x))
 
-    def _latent_step(self, problem: Problem, y: Tensor, v: Tensor, model: LatentPrior) -> Tensor:
+    def _latent_step(self, problem: Problem, y: Tensor, v: Tensor, prior: LatentModel) -> Tensor:
         """Momentum steps on z; automatic differentiation goes through the decoder alone."""
 
         def gradient(z: Tensor) -> Tensor:
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
-                x = model.decode(z)
+                x = prior.decode(z)
                 (slope,) = torch.autograd.grad(x, z, misfit_grad(problem, x.detach(), y))
             return slope
 
-        assert self.step_size is not None
+        assert self.step_size is not None  # for latents __post_init__ asks for one
         return descend(gradient, v, self.tau, self.step_size, self.momentum)

@@ -14,23 +14,21 @@ their sources; denoising-based AMP (Metzler et al. 2016) for the use of a denois
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
-from diffsplit.priors.base import Prior
-from diffsplit.priors.consistency import ConsistencyFunction
+from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Answer, Solver, Watch, whole, zeros_for
+from diffsplit.solvers.base import Algorithm, Solver, are_counts, zeros_for
 from diffsplit.solvers.message_passing.divergence import denoiser_error
 from diffsplit.solvers.message_passing.modules import module_for
-from diffsplit.solvers.metered import MeteredPrior
-from diffsplit.solvers.posterior import posterior_samples
+from diffsplit.solvers.posterior import batches_of_samples, posterior_samples
+from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.spectral.renoising import renoised, renoised_sample, renoises
 
 __all__ = ["DiffEP"]
@@ -65,10 +63,12 @@ class DiffEP(Solver):
     output: Literal["mean", "sample"] = "mean"
     samples: int = 1
     sample_steps: int | None = None
-    sampler: ConsistencyFunction | None = None
+    sampler: ConsistencyModel | None = None
+
+    step_fields: ClassVar[tuple[str, ...]] = ("iterations", "levels")
 
     def __post_init__(self) -> None:
-        counts = whole(self.levels, self.iterations, self.samples, self.steps_per_sample)
+        counts = are_counts(self.levels, self.iterations, self.samples, self.steps_per_sample)
         if not (counts and 0 <= self.damping < 1 and self.tolerance >= 0):
             raise InputError(
                 "DiffEP needs whole levels, iterations, samples and sample_steps ≥ 1, "
@@ -90,36 +90,55 @@ class DiffEP(Solver):
         return 10 if self.sampler is None else 2
 
     @property
-    def steps_at_most(self) -> int:
-        return self.iterations
+    def _draws(self) -> int:
+        return self.samples if self.samples > 1 or self.output == "sample" else 0
 
-    def check(self, problem: Problem, prior: Prior) -> None:
-        if not renoises(problem) and module_for(problem, torch.empty(0)) is None:
+    def steps_at_most(self, problem: Problem) -> int:
+        if renoises(problem):
+            return self.levels * (self._draws + (self.output == "mean"))
+        steps = 1 if self.sampler is not None else self.steps_per_sample
+        return self.iterations + steps * batches_of_samples(self._draws)
+
+    def check(self, problem: Problem, prior: Denoiser) -> None:
+        renoised = renoises(problem)
+        if not renoised and module_for(problem, torch.empty(0)) is None:
             raise InputError(
                 "DiffEP needs an operator with orthogonal rows of equal length (a "
                 "RandomizedTransform, a PixelMask) or with i.i.d. entries (a GaussianMatrix), or "
                 "Gaussian noise and an operator with a spectrum; from_matrix can be told of such "
                 "rows, and for another operator use DiffOneBit or DCDP."
             )
-        if self.sampler is not None and not isinstance(self.sampler, ConsistencyFunction):
+        if self.sampler is None:
+            return
+        if not isinstance(self.sampler, ConsistencyModel):
             raise InputError(
                 "the sampler is a consistency model, such as load_prior('cats-64-consistency'), "
                 f"not {type(self.sampler).__name__}; leave it out to draw from the prior."
             )
-        if self.sampler is not None and tuple(self.sampler.shape) != tuple(prior.shape):
+        if tuple(self.sampler.shape) != tuple(prior.shape):
             raise InputError(
                 f"the sampler's images have shape {tuple(self.sampler.shape)} and the prior's "
                 f"{tuple(prior.shape)}; give a consistency model of the same size."
             )
+        if renoised:
+            raise InputError(
+                "a sampler serves measurements in bits and orthogonal or random operators; here "
+                "samples need the diffusion model itself, so leave out the sampler."
+            )
+        if self._draws == 0:
+            raise InputError(
+                "a sampler draws posterior samples, and none are asked for; add samples=8 or "
+                "output='sample', or leave it out."
+            )
 
     def _solve(
-        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
-    ) -> Answer:
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+    ) -> Algorithm:
         if renoises(problem):
-            return self._walk(problem, y, prior, generator, watch)
+            return (yield from self._walks(problem, y, prior, generator))
         module = module_for(problem, y)
         assert module is not None  # `check` saw to it
-        x_hat = zeros_for(y, prior)
+        x_hat = zeros_for(problem, y)
         t = x_hat.new_full((len(y),), prior.mean_square)
         r, v1 = x_hat, torch.full_like(t, torch.inf)
         done = torch.zeros_like(t, dtype=torch.bool)
@@ -135,30 +154,28 @@ class DiffEP(Solver):
             damped = x_new + keep.view(-1, *(1,) * (r.ndim - 1)) * (x_hat - x_new)
             x_hat = _keep(done, x_hat, damped)
             t = _keep(done, t, t_new + keep * (t - t_new))
-            watch(v1.sqrt(), x_hat, module.observed(x_hat), predicted_error=t)
+            yield State(v1.sqrt(), x_hat, {"predicted_error": t})
             done = done | settled
             if bool(done.all()):
                 break
-        if self.output == "mean" and self.samples == 1:
-            return Answer(x_hat)
-        source, steps = self.sampler or prior, self.steps_per_sample
-        samples = posterior_samples(source, r, v1.sqrt(), self.samples, steps, generator)
-        if self.sampler is not None:
-            assert isinstance(prior, MeteredPrior)  # the caller of `_solve` wraps it
-            prior.calls += self.samples * steps
+        if not self._draws:
+            return Answer(x_hat, predicted_error=t)
+        samples = yield from posterior_samples(
+            self.sampler or prior, r, v1.sqrt(), self.samples, self.steps_per_sample, generator
+        )
         return Answer(x_hat if self.output == "mean" else samples[0], samples)
 
-    def _walk(
-        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
-    ) -> Answer:
-        draws = self.samples if self.samples > 1 or self.output == "sample" else 0
-        watch.total = self.levels * (draws + (self.output == "mean"))
-
-        def walk(kind: Callable[..., Tensor]) -> Tensor:
-            return kind(problem, y, prior, generator, watch, self.levels)
-
-        mean = walk(renoised) if self.output == "mean" else None
-        samples = torch.stack([walk(renoised_sample) for _ in range(draws)]) if draws else None
+    def _walks(
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+    ) -> Algorithm:
+        mean = None
+        if self.output == "mean":
+            mean = yield from renoised(problem, y, prior, generator, self.levels)
+        draws = []
+        for number in range(1, self._draws + 1):
+            draw = yield from renoised_sample(problem, y, prior, generator, self.levels, number)
+            draws.append(draw)
+        samples = torch.stack(draws) if draws else None
         if mean is not None:
             return Answer(mean, samples)
         assert samples is not None  # at least one was drawn

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from diffsplit.noise import Generators, randn_like
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser
 
 __all__ = ["denoiser_error"]
 
 
 def denoiser_error(
-    prior: Prior, r: Tensor, sigma: Tensor, x_hat: Tensor, generator: Generators
+    prior: Denoiser, r: Tensor, sigma: Tensor, x_hat: Tensor, generator: Generators
 ) -> Tensor:
     """The mean squared error per entry of x̂ = D(r, σ), one per image ``(B,)``."""
     signs = randn_like(r, generator).sign()

@@ -26,24 +26,17 @@ def _column(v: Tensor, like: Tensor) -> Tensor:
 
 
 class MeasurementModule(ABC):
-    """One half of the exchange; keeps what the other half must not hear twice."""
+    """One half of the exchange; keeps what its next message has to exclude."""
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
         self.problem, self.y = problem, y
         self.operator, self.channel = problem.operator, problem.channel
-        self.seen: tuple[Tensor, Tensor] | None = None
         self.ratio = self.operator.size_out / self.operator.size_in
         self.mean_row = self.operator.gram.mean
 
     @abstractmethod
     def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(r, v1) from the denoiser's (x̂, t): ``(B, *shape)`` and ``(B,)`` each."""
-
-    def observed(self, x_hat: Tensor) -> Tensor:
-        """A x̂, computed once for the trace and the next `message`."""
-        if self.seen is None or self.seen[0] is not x_hat:
-            self.seen = x_hat, self.operator.apply(x_hat)
-        return self.seen[1]
 
     def _score(self, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """The channel's g, and its h averaged over the measurements of each image."""
@@ -78,7 +71,7 @@ class OrthogonalModule(MeasurementModule):
 
     def _extrinsic(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x2, A x2 and v2 from 1/v2 = 1/t − 1/v1, x2 = v2 (x̂/t − r/v1)."""
-        observed = self.observed(x_hat)
+        observed = self.operator.apply(x_hat)
         if self.last is None:
             return x_hat, observed, t
         r, observed_r, v1 = self.last
@@ -104,7 +97,7 @@ class IIDModule(MeasurementModule):
 
     def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         tau = self.mean_row * t
-        p = self.observed(x_hat)
+        p = self.operator.apply(x_hat)
         if self.g is not None:
             p = p - _column(tau, p) * self.g
         self.g, h = self._score(p, tau)

@@ -24,20 +24,21 @@ the denoiser E[x0 | x_σ, y] that the same data step makes of D.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import torch
 from torch import Tensor
 
-from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.noise import Generators, randn_like
 from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
-from diffsplit.operators.spectra import SelectedRows
 from diffsplit.operators.spectrum import Spectrum
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Watch, zeros_for
+from diffsplit.solvers.base import zeros_for
 from diffsplit.solvers.message_passing.divergence import denoiser_error
-from diffsplit.solvers.reverse import reverse_diffusion
+from diffsplit.solvers.recovery import State
+from diffsplit.solvers.reverse import walk
 
 __all__ = ["renoised", "renoised_sample", "renoises"]
 
@@ -61,64 +62,61 @@ def renoises(problem: Problem) -> bool:
     operator, gram = problem.operator, problem.operator.gram
     random = isinstance(gram, (IIDRows, RandomRows))
     orthogonal = isinstance(gram, ScaledIdentity) and operator.size_out == operator.size_in
-    gaussian = isinstance(problem.channel, GaussianNoise)
+    gaussian = problem.channel.gaussian_sigma is not None
     return gaussian and operator.has_spectrum and not (random or orthogonal)
 
 
 def renoised(
-    problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch, steps: int
-) -> Tensor:
+    problem: Problem, y: Tensor, prior: Denoiser, generator: Generators, steps: int
+) -> Generator[State, None, Tensor]:
     """One walk down the grid: ``(B, *shape)`` after ``steps`` network evaluations."""
-    assert isinstance(problem.channel, GaussianNoise)
-    data = _DataStep(problem.operator.spectrum(), y, max(problem.channel.sigma, NOISE_FLOOR))
-    spectrum = data.spectrum
-    calm = torch.where(data.seen, 1.0, CALM if isinstance(spectrum, SelectedRows) else 1.0)
-    x, t = zeros_for(y, prior), y.new_full((len(y),), prior.mean_square)
-    c, e = data(spectrum.analyze(x), t, t)
+    data = _DataStep(problem, y)
+    calm = torch.where(data.seen, 1.0, CALM if problem.operator.pixels is not None else 1.0)
+    x, t = zeros_for(problem, y), y.new_full((len(y),), prior.mean_square)
+    c, e = data(data.spectrum.analyze(x), t, t)
     for level in _grid(data, prior, steps):
         sigma = torch.full_like(t, level)
         noise = (level**2 - calm * e).clamp(min=0).sqrt() * randn_like(c, generator)
-        c, e = _corrected(data, prior, spectrum.synthesize(c + noise), sigma, generator)
-        x = prior.clip(spectrum.synthesize(c))
-        watch(sigma, x, problem.operator.apply(x))
+        c, e = _corrected(data, prior, data.spectrum.synthesize(c + noise), sigma, generator)
+        x = prior.clip(data.spectrum.synthesize(c))
+        yield State(sigma, x)
     return x
 
 
 def renoised_sample(
-    problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch, steps: int
-) -> Tensor:
-    """One posterior sample: ``(B, *shape)`` after ``steps`` network evaluations."""
-    assert isinstance(problem.channel, GaussianNoise)
-    data = _DataStep(problem.operator.spectrum(), y, max(problem.channel.sigma, NOISE_FLOOR))
-    x, t = zeros_for(y, prior), y.new_full((len(y),), prior.mean_square)
+    problem: Problem,
+    y: Tensor,
+    prior: Denoiser,
+    generator: Generators,
+    steps: int,
+    number: int,
+) -> Generator[State, None, Tensor]:
+    """One posterior sample: ``(B, *shape)`` after ``steps`` network evaluations.
+
+    Args:
+        number: of the walk, for its states.
+    """
+    data = _DataStep(problem, y)
+    x, t = zeros_for(problem, y), y.new_full((len(y),), prior.mean_square)
     c, e = data(data.spectrum.analyze(x), t, t)
     grid = _grid(data, prior, steps)
     start = c + (grid[0] ** 2 + e).sqrt() * randn_like(c, generator)
-    denoiser = _Conditioned(problem, prior, data, generator, watch)
+
+    def conditioned(x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x_σ, y]: the prior's answer, and then the measurements'."""
+        level = sigma.expand(len(x))
+        c, _ = _corrected(data, prior, x, level, generator)
+        return prior.clip(data.spectrum.synthesize(c))
+
     x = data.spectrum.synthesize(start)
-    return prior.clip(reverse_diffusion(denoiser, x, [*grid, 0.0], generator, order=2))
-
-
-class _Conditioned(Prior):
-    """The denoiser E[x0 | x_σ, y]: a prior's answer, and then the measurements'."""
-
-    def __init__(
-        self, problem: Problem, prior: Prior, data: _DataStep, generator: Generators, watch: Watch
-    ) -> None:
-        self.problem, self.prior, self.data = problem, prior, data
-        self.generator, self.watch = generator, watch
-        self.shape, self.bounds = prior.shape, prior.bounds
-        self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
-
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        c, _ = _corrected(self.data, self.prior, x, sigma, self.generator)
-        x = self.prior.clip(self.data.spectrum.synthesize(c))
-        self.watch(sigma, x, self.problem.operator.apply(x))
-        return x
+    for step in walk(conditioned, x, [*grid, 0.0], generator, order=2):
+        x = step.x
+        yield State(step.sigma, step.clean, walk=number)
+    return prior.clip(x)
 
 
 def _corrected(
-    data: _DataStep, prior: Prior, r: Tensor, sigma: Tensor, generator: Generators
+    data: _DataStep, prior: Denoiser, r: Tensor, sigma: Tensor, generator: Generators
 ) -> tuple[Tensor, Tensor]:
     """The denoised image in the spectrum after the data, and its error variance."""
     x = prior.clip(prior.denoise(r, sigma))
@@ -130,8 +128,10 @@ def _corrected(
 class _DataStep:
     """c ↦ the posterior mean given the measurements, and its variance, per direction."""
 
-    def __init__(self, spectrum: Spectrum, y: Tensor, noise: float) -> None:
-        self.spectrum, self.noise = spectrum, noise**2
+    def __init__(self, problem: Problem, y: Tensor) -> None:
+        self.spectrum: Spectrum = problem.operator.spectrum()
+        spectrum = self.spectrum
+        self.noise = max(problem.channel.gaussian_sigma or 0.0, NOISE_FLOOR) ** 2
         self.y = spectrum.analyze_measurement(y if y.is_floating_point() else y.float())
         s = spectrum.singular_values.to(self.y).expand(spectrum.shape)
         self.s, self.seen = s, s > 0
@@ -156,7 +156,7 @@ class _DataStep:
         return torch.minimum(torch.maximum(w, 0.05 * v), torch.maximum(bound, v))
 
 
-def _grid(data: _DataStep, prior: Prior, steps: int) -> list[float]:
+def _grid(data: _DataStep, prior: Denoiser, steps: int) -> list[float]:
     """Levels from `HIGHEST` down to where measurements of this noise have nothing left to say.
 
     At half of σ_y/s_max even the direction that A shows best is known better from the prior.

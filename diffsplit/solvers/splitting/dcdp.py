@@ -12,18 +12,17 @@ The strength falls, so that early rounds may invent and late ones only polish.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from diffsplit.data_steps.momentum import check_gradient
 from diffsplit.noise import Generators
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Answer, Watch, zeros_for
-from diffsplit.solvers.splitting.dcdp_presets import Family, preset_for
-from diffsplit.solvers.splitting.decoupled import DecoupledSolver
+from diffsplit.solvers.base import Algorithm, zeros_for
 from diffsplit.solvers.purify import check_purifier, purify
+from diffsplit.solvers.recovery import Answer, State
+from diffsplit.solvers.splitting.decoupled import DecoupledSolver
 
 __all__ = ["DCDP"]
 
@@ -41,8 +40,7 @@ class DCDP(DecoupledSolver):
     purification what they gain; so any τ from 5 up and an end of 0 will do for your own operator.
     `preset` has the paper's settings for its tasks.
 
-    The trace has columns ``misfit`` of v_k and ``misfit_consistent`` of x_k (½‖·‖² where noiseless
-    measurements make the likelihood infinite); a step's image is v_k.
+    The trace has columns ``misfit`` of v_k and ``misfit_consistent`` of x_k; a step's image is v_k.
 
     Attributes:
         rounds: K (paper: 10 or 20).
@@ -67,47 +65,27 @@ class DCDP(DecoupledSolver):
         DivergenceError: a round left the finite numbers; the message says which, and why.
     """
 
-    @classmethod
-    def preset(
-        cls,
-        task: str,
-        image_size: int = 256,
-        data: str = "ffhq",
-        noise: float = 0.0,
-        **overrides: Any,
-    ) -> DCDP:
-        """The paper's settings: Table 6, or Table 8 with ``purifier="consistency"``.
+    @property
+    def requires(self) -> type[Denoiser] | type[ConsistencyModel]:
+        return ConsistencyModel if self.purifier == "consistency" else Denoiser
 
-        Args:
-            task: "super-resolution", "gaussian-deblur", "motion-deblur", "inpaint-box",
-                "inpaint-random" or "denoise"; the last two are not in the paper, see
-                `dcdp_presets`.
-            image_size: side of the images. The paper's are 256, and so are its settings for all,
-                since η goes with the norm of A, but for noisy measurements: where they end, and
-                the steps of noisy blurs, see `dcdp_presets`.
-            data: "ffhq" or "lsun-bedrooms".
-            noise: σ_y of the measurements, in the units of A x; above 0 Appendix A.3 applies.
-            overrides: parameters of `DCDP` to set otherwise; τ = 1000/K unless given.
-
-        Raises:
-            InputError: an unknown task or data set, or a bad parameter.
-        """
-        family: Family = "consistency" if overrides.get("purifier") == "consistency" else "pixel"
-        return cls(**preset_for(task, family, image_size, data, noise, overrides))
-
-    def check(self, problem: Problem, prior: Prior) -> None:
+    def check(self, problem: Problem, prior: Denoiser | ConsistencyModel) -> None:
         check_gradient(problem.channel)
         self._check_pixel_step(problem)
         check_purifier(self.purifier, prior, self.levels)
 
     def _solve(
-        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
-    ) -> Answer:
+        self,
+        problem: Problem,
+        y: Tensor,
+        prior: Denoiser | ConsistencyModel,
+        generator: Generators,
+    ) -> Algorithm:
         data_step = self._pixel_step(problem, y)
-        x = v = zeros_for(y, prior)
+        x = v = zeros_for(problem, y)
         for level in self.levels:
             grid = self._grid(level, prior)
             x = data_step(v, grid[0])
             v = purify(prior, x, grid, generator)
-            self._note(watch, grid[0], x, v)
+            yield State(grid[0], v, consistent=x)
         return Answer(v if self.return_ == "purified" else prior.clip(x))

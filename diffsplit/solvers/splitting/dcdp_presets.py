@@ -4,19 +4,18 @@ The paper descends on PyTorch's MSE, a mean over the m entries of a measurement,
 α: its step on Aᵀ(A x − y) is η = 2α/m. m belongs to the paper's 256×256 RGB images (its masked
 images keep their full size); η is what carries over to other sizes, as ‖A‖ does.
 
-Appendix A.3 ends super-resolution and motion blur at T_K = 250 and 300 for noisy measurements,
-chosen for σ_y = 0.1, and advises less for less noise. The noise level that these stand for is taken
-in proportion to σ_y, and to the side of the image, since a smaller picture has less of what
-survives a noise: at 64×64 and σ_y = 0.1 that is worth 0.7 to 2.2 dB. Where the paper takes smaller
-steps for noisy measurements, the blurs, they shrink with the side of the image too: at 64×64 and
-σ_y = 0.05 that keeps the data steps from fitting the noise and is worth 0.7 dB (Gaussian blur of
-std 1.5) to 4.6 dB (std 0.75).
+For noisy measurements Appendix A.3 lowers α for motion blur to 1e4 and ends super-resolution at
+T_K = 250 and motion blur at 300, at every noise level of its Table 4.
+
+`adapted` is ours. It takes the noise level that the ends 250 and 300 stand for in proportion to
+σ_y, and to the side of the image, since a smaller picture has less of what survives a noise; and
+the smaller steps of noisy blurs shrink with the side, too, which keeps the data steps from fitting
+the noise. In a consistency model's range noisy ends keep their ratio to the start, in σ.
 
 Not in the paper, and chosen here: "inpaint-random" is set like "inpaint-box"; noisy Gaussian blur
 like noisy motion blur; noisy inpainting and "denoise" end where the purification's noise is that
 of the measurements; "denoise" starts at four times that, with steps so small that a round does not
-quite reach the measurements. In a consistency model's range the noisy ends keep their ratio to
-the start, in σ.
+quite reach the measurements.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 from diffsplit.errors import InputError
 from diffsplit.schedules import ddpm_sigmas
+from diffsplit.solvers.base import are_counts
 
 __all__ = ["TASKS", "Family", "preset_for", "step_size_from_alpha"]
 
@@ -34,8 +34,10 @@ Family = Literal["pixel", "latent", "consistency"]
 GRADIENT_STEPS = 1000
 """In all rounds together."""
 
+INF = float("inf")
 PAPER_SIZE = 256
 PAPER_NOISE = 0.1
+"""σ_y for which the paper's ends were chosen; its Table 4 also has less noise."""
 
 
 def step_size_from_alpha(alpha: float, size: int) -> float:
@@ -44,16 +46,28 @@ def step_size_from_alpha(alpha: float, size: int) -> float:
 
 
 class _Task(NamedTuple):
+    """One task's row of the tables.
+
+    Attributes:
+        alpha, size: α, and m of the paper's measurement.
+        rounds, start: K and T_1 in pixels (Table 6).
+        latent_rounds, latent_start: on LSUN-Bedrooms and on FFHQ (Table 7).
+        sigma: where consistency models start (Table 8).
+        noisy_alpha, noisy_end: α and T_K for noisy measurements; an end of None is where the
+            purification's σ is σ_y.
+        in_pixels: whether the paper's data step in latents is on pixels (Approach II).
+    """
+
     alpha: float
-    size: int  # m of the paper
+    size: int
     rounds: int
     start: float
-    latent_rounds: tuple[int, int]  # on LSUN-Bedrooms and on FFHQ: Table 7
+    latent_rounds: tuple[int, int]
     latent_start: float
-    sigma: float  # where consistency models start: Table 8
+    sigma: float
     noisy_alpha: float
-    noisy_end: float | None  # for σ_y = 0.1 at 256×256; None: where σ is σ_y
-    in_pixels: bool  # which approach the paper takes in latents
+    noisy_end: float | None
+    in_pixels: bool
 
 
 _FULL = 3 * 256 * 256
@@ -68,44 +82,32 @@ TASKS = {
 }
 
 
-def _timestep(sigma: float) -> float:
-    """The DDPM timestep, from 1, whose noise level is the nearest from above."""
-    return min(bisect.bisect_left(ddpm_sigmas(), sigma) + 1, 1000)
-
-
 def preset_for(
-    task: str, family: Family, image_size: int, data: str, noise: float, overrides: dict[str, Any]
+    task: str,
+    family: Family,
+    image_size: int,
+    data: str,
+    noise: float,
+    adapted: bool,
+    overrides: dict[str, Any],
 ) -> dict[str, Any]:
     """Parameters for `DCDP` or `LatentDCDP`; arguments as in `DCDP.preset`."""
-    if task not in TASKS:
-        raise InputError(f"there is no preset for {task!r}; there is one for {', '.join(TASKS)}.")
-    if data not in ("ffhq", "lsun-bedrooms"):
-        raise InputError(f"the paper's data are 'ffhq' and 'lsun-bedrooms', not {data!r}.")
-    if image_size < 1 or not 0 <= noise < float("inf"):
-        raise InputError(
-            f"image_size is at least 1 and noise at least 0, not {image_size} and {noise}."
-        )
-    if task == "denoise" and noise == 0:
-        raise InputError("denoising needs the noise level of the measurements; give noise > 0.")
-    row = TASKS[task]
-    rounds, start, end = row.rounds, row.start, 0.0
+    _check(task, image_size, data, noise)
+    row, noisy = TASKS[task], noise > 0
+    rounds, start = row.rounds, row.start
     if family == "latent":
         rounds, start = row.latent_rounds[data == "ffhq"], row.latent_start
     if task == "denoise":
         start = _timestep(4 * noise)
-    if noise > 0:
-        severity = noise / PAPER_NOISE * image_size / PAPER_SIZE
-        sigma = noise if row.noisy_end is None else severity * _sigma(row.noisy_end)
-        end = min(_timestep(sigma), start)
+    side = image_size / PAPER_SIZE if adapted else 1.0
+    end = min(_noisy_end(row.noisy_end, noise, side, adapted), start) if noisy else 0.0
+    alpha = row.noisy_alpha if noisy else row.alpha
+    if noisy and row.noisy_alpha < row.alpha:
+        alpha *= side
     if family == "consistency":
-        rounds = 20
-        share = _sigma(end) / _sigma(start) if noise > 0 else 0.0
-        start = _sigma(start) if task == "denoise" else row.sigma
-        end = share * start
-    alpha = row.alpha
-    if noise > 0:
-        shrink = image_size / PAPER_SIZE if row.noisy_alpha < row.alpha else 1.0
-        alpha = shrink * row.noisy_alpha
+        ratio = _sigma(end) / _sigma(start) if noisy else 0.0
+        rounds, start = 20, _sigma(start) if task == "denoise" else row.sigma
+        end = ratio * start
     settings: dict[str, Any] = {
         "rounds": rounds,
         "step_size": step_size_from_alpha(alpha, row.size),
@@ -118,6 +120,31 @@ def preset_for(
     settings.update(overrides)
     settings.setdefault("tau", max(GRADIENT_STEPS // max(settings["rounds"], 1), 1))
     return settings
+
+
+def _check(task: str, image_size: int, data: str, noise: float) -> None:
+    if not isinstance(task, str) or task not in TASKS:
+        raise InputError(f"there is no preset for {task!r}; there is one for {', '.join(TASKS)}.")
+    if data not in ("ffhq", "lsun-bedrooms"):
+        raise InputError(f"the paper's data are 'ffhq' and 'lsun-bedrooms', not {data!r}.")
+    if not are_counts(image_size) or not isinstance(noise, int | float) or not 0 <= noise < INF:
+        raise InputError(
+            f"image_size is at least 1 and noise at least 0, not {image_size} and {noise}."
+        )
+    if task == "denoise" and noise == 0:
+        raise InputError("denoising needs the noise level of the measurements; give noise > 0.")
+
+
+def _noisy_end(end: float | None, noise: float, side: float, adapted: bool) -> float:
+    """T_K for noisy measurements."""
+    if end is None:
+        return _timestep(noise)
+    return _timestep(noise / PAPER_NOISE * side * _sigma(end)) if adapted else end
+
+
+def _timestep(sigma: float) -> float:
+    """The DDPM timestep, from 1, whose noise level is the nearest from above."""
+    return min(bisect.bisect_left(ddpm_sigmas(), sigma) + 1, 1000)
 
 
 def _sigma(timestep: float) -> float:

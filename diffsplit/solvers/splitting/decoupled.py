@@ -1,30 +1,29 @@
-"""What DCDP in pixels and in latents share: parameters, checks and the trace."""
+"""What DCDP in pixels and in latents share: parameters, checks and the data step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.data_steps.momentum import (
     check_step_size,
     default_step_size,
     matched_step_size,
-    misfit,
     momentum_steps,
 )
 from diffsplit.data_steps.recurrence import CollapsedMomentum, collapsed_momentum, collapses
-from diffsplit.errors import DivergenceError, InputError
-from diffsplit.priors.base import Prior, per_image
+from diffsplit.errors import InputError
+from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import decay
-from diffsplit.solvers.base import Solver, Watch
+from diffsplit.solvers.base import Solver, are_counts
 from diffsplit.solvers.purify import Purifier, purification_grid
+from diffsplit.solvers.splitting.dcdp_presets import TASKS, Family, preset_for
 
 __all__ = ["DecoupledSolver"]
 
@@ -44,11 +43,15 @@ class DecoupledSolver(Solver):
     schedule: str = "linear"
     return_: Literal["purified", "consistent"] = "purified"
 
+    step_fields: ClassVar[tuple[str, ...]] = ("rounds",)
+    family: ClassVar[Family] = "pixel"
+
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if min(self.rounds, self.tau, self.purifier_steps) < 1 or not 0 <= self.momentum < 1:
+        counts = are_counts(self.rounds, self.tau, self.purifier_steps)
+        if not counts or not 0 <= self.momentum < 1:
             raise InputError(
-                f"{name} needs rounds, tau and purifier_steps ≥ 1 and 0 ≤ momentum < 1, not {self}."
+                f"{type(self).__name__} needs whole rounds, tau and purifier_steps ≥ 1 and "
+                f"0 ≤ momentum < 1, not {self}."
             )
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise InputError(f"step_size is a positive number or None, not {self.step_size}.")
@@ -64,6 +67,56 @@ class DecoupledSolver(Solver):
                 "in DDPM timesteps up to 1000, or in noise levels with purifier='consistency'."
             )
 
+    @classmethod
+    def preset(
+        cls,
+        task: str,
+        image_size: int = 256,
+        data: str = "ffhq",
+        noise: float = 0.0,
+        ending: Literal["paper", "adapted"] = "paper",
+        **overrides: Any,
+    ) -> Self:
+        """The paper's settings: Table 6 (pixels), 7 (latents) or 8 (``purifier="consistency"``).
+
+        Args:
+            task: "super-resolution", "gaussian-deblur", "motion-deblur", "inpaint-box",
+                "inpaint-random" or "denoise"; the last two are not in the paper, see
+                `dcdp_presets`.
+            image_size: side of the images. The paper's are 256, and its settings hold for all
+                sizes, since η goes with the norm of A; only ``ending="adapted"`` depends on it.
+            data: "ffhq" or "lsun-bedrooms"; they differ in latents.
+            noise: σ_y of the measurements, in the units of A x; above 0 Appendix A.3 applies.
+            ending: for noisy measurements, "paper", which ends at T_K = 250 or 300 at every σ_y,
+                or "adapted", ours, which goes with σ_y and the size, see `dcdp_presets`.
+            overrides: parameters of the solver to set otherwise; τ = 1000/K unless given.
+
+        Raises:
+            InputError: an unknown task, data set or ending, or a bad parameter.
+        """
+        if ending not in ("paper", "adapted"):
+            raise InputError(f"the ending is 'paper' or 'adapted', not {ending!r}.")
+        family: Family = cls.family
+        if family == "pixel" and overrides.get("purifier") == "consistency":
+            family = "consistency"
+        adapted = ending == "adapted"
+        return cls(**preset_for(task, family, image_size, data, noise, adapted, overrides))
+
+    @classmethod
+    def for_problem(cls, problem: Problem, task: str | None = None, **settings: Any) -> Self:
+        """The preset of a task that has one, with the adapted ending; else the general settings.
+
+        Version 2 unless ``purifier`` says otherwise: the highest PSNR.
+        """
+        settings = {"purifier": "tweedie", **settings}
+        sigma = problem.channel.gaussian_sigma
+        if sigma is None:
+            return cls(**{"tau": 20, **settings})
+        if task not in TASKS:
+            return cls(**settings)
+        side = problem.operator.shape_in[-1]
+        return cls.preset(task, side, noise=sigma, ending="adapted", **settings)
+
     @property
     def levels(self) -> list[float]:
         """T_1 … T_K, before they are rounded."""
@@ -72,15 +125,14 @@ class DecoupledSolver(Solver):
             start = max(1.0 if self.purifier == "consistency" else 400.0, self.end)
         return decay(start, self.end, self.rounds, self.schedule)
 
-    @property
-    def steps_at_most(self) -> int:
+    def steps_at_most(self, problem: Problem) -> int:
         return self.rounds
 
-    def _grid(self, level: float, prior: Prior) -> list[float]:
+    def _grid(self, level: float, prior: Denoiser | ConsistencyModel) -> list[float]:
         return purification_grid(self.purifier, level, self.purifier_steps, prior)
 
     def _check_pixel_step(self, problem: Problem) -> None:
-        if self.step_size is not None and isinstance(problem.channel, GaussianNoise):
+        if self.step_size is not None and problem.channel.gaussian_sigma is not None:
             check_step_size(problem.operator, self.step_size, self.momentum)
 
     def _pixel_step(self, problem: Problem, y: Tensor) -> Callable[[Tensor, float], Tensor]:
@@ -88,41 +140,21 @@ class DecoupledSolver(Solver):
 
         Where measurements are noisy, σ limits steps whose size is left open: `matched_step_size`.
         """
-        tau, momentum, channel = self.tau, self.momentum, problem.channel
+        tau, momentum = self.tau, self.momentum
         step_size = self.step_size
         if step_size is None:
             step_size = default_step_size(problem, y)
         # What ∇f lacks of the gradient of −log p: 1/σ_y² with Gaussian noise.
-        scale = channel.sigma**2 if isinstance(channel, GaussianNoise) else 1.0
+        sigma_y = problem.channel.gaussian_sigma
+        scale = 1.0 if sigma_y is None else sigma_y**2
         limited = self.step_size is None and scale > 0
         if collapses(problem) and not limited:
             collapsed = CollapsedMomentum(problem, y, tau, step_size, momentum)
             return lambda v, sigma: collapsed(v)
-        walk = collapsed_momentum if collapses(problem) else momentum_steps
+        descent = collapsed_momentum if collapses(problem) else momentum_steps
 
         def steps(v: Tensor, sigma: float) -> Tensor:
             most = matched_step_size(sigma, tau, momentum) / scale if limited else math.inf
-            return walk(problem, y, v, tau, min(step_size, most), momentum)
+            return descent(problem, y, v, tau, min(step_size, most), momentum)
 
         return steps
-
-    def _note(self, watch: Watch, sigma: float, x: Tensor, v: Tensor) -> None:
-        """One round in the trace, unless it left the finite numbers."""
-        round_ = f"round {len(watch.trace) + 1} of {self.rounds}"
-        if not bool(torch.isfinite(x).all()):
-            raise DivergenceError(
-                f"{round_}: the data step left the finite numbers; its step_size is too large for "
-                "this problem, so choose a smaller one."
-            )
-        if not bool(torch.isfinite(v).all()):
-            raise DivergenceError(
-                f"{round_}: the prior's answer at noise level {sigma:.4g} is not finite; check the "
-                "model, or use another purifier."
-            )
-        channel, y = watch.problem.channel, watch.y
-        s = watch.problem.operator.apply(v)
-        misfits = {
-            "misfit": misfit(channel, s, y),
-            "misfit_consistent": misfit(channel, watch.problem.operator.apply(x), y),
-        }
-        watch(per_image(sigma, len(v), v), v, s, consistent=x, **misfits)

@@ -8,6 +8,8 @@ x = √(1 + σ_K²) n, for k = K … 1:
     x̂  = argmin_x −log p(y | A x) + μ_k/2 ‖x − z‖²,  μ_k = λ/σ_k²     line 4, Eq. (26)
     n̂  = (x − x̂)/σ_k                                           line 5
     x  ← x̂ + σ_{k−1} (√(1 − ζ) n̂ + √ζ ξ)                       line 6
+
+The paper does not say how its K levels are spaced, nor whether z is clipped to the range of images.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -23,10 +25,11 @@ from diffsplit.data_steps.adam import adam_step
 from diffsplit.data_steps.exact import check_exact, exact_step
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
-from diffsplit.priors.base import Prior, per_image
+from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
-from diffsplit.schedules import ddpm_grid
-from diffsplit.solvers.base import Answer, Solver, Watch, whole, zeros_for
+from diffsplit.schedules import Spacing, ddpm_grid
+from diffsplit.solvers.base import Algorithm, Solver, are_counts, zeros_for
+from diffsplit.solvers.recovery import Answer, State
 
 __all__ = ["DiffOneBit"]
 
@@ -37,37 +40,50 @@ class DiffOneBit(Solver):
 
     Attributes:
         steps: K, the number of noise levels and network evaluations (paper: 20, 50, 100).
-        lam: λ, the weight of the prior (paper: 0.02 for compressed sensing and logistic
-            regression, 1 for 1-bit inpainting; for Gaussian noise on a blur try 1 to 5).
+        lam: λ, the weight of the prior. None takes the paper's choice for the problem: 1 where
+            pixels are measured (1-bit inpainting), 0.02 for other bits; and 1 for Gaussian noise,
+            which is not in the paper (for a blur try 1 to 5).
         zeta: ζ in [0, 1], the share of fresh noise (paper: 0).
         data_step: ``"adam"``, the paper's inexact step that made its tables, or ``"exact"``.
         adam_steps, adam_lr: of the inexact step (paper: 100 and 0.25).
+        spacing: of the levels, ``"quadratic"``, as in DiffPIR, which the method builds on, or
+            ``"even"``, see `diffsplit.schedules.ddpm_grid`. Quadratic is the better one.
+        clip: whether z is clipped to the range of images, which is worth 0.1 to 0.3 dB.
     """
 
     steps: int = 20
-    lam: float = 0.02
+    lam: float | None = None
     zeta: float = 0.0
     data_step: Literal["adam", "exact"] = "adam"
     adam_steps: int = 100
     adam_lr: float = 0.25
+    spacing: Spacing = "quadratic"
+    clip: bool = True
+
+    step_fields: ClassVar[tuple[str, ...]] = ("steps",)
 
     def __post_init__(self) -> None:
-        counts = whole(self.steps, self.adam_steps)
-        sizes = 0 < self.lam < math.inf and 0 < self.adam_lr < math.inf
-        if not (counts and sizes and 0 <= self.zeta <= 1):
+        counts = are_counts(self.steps, self.adam_steps)
+        lam = 1.0 if self.lam is None else self.lam
+        if not (
+            counts
+            and 0 < lam < math.inf
+            and 0 < self.adam_lr < math.inf
+            and 0 <= self.zeta <= 1
+            and isinstance(self.clip, bool)
+        ):
             raise InputError(
-                "DiffOneBit needs whole steps and adam_steps ≥ 1, finite lam and adam_lr > 0, and "
-                f"0 ≤ zeta ≤ 1, not {self}."
+                "DiffOneBit needs whole steps and adam_steps ≥ 1, finite lam (or None) and adam_lr "
+                f"> 0, 0 ≤ zeta ≤ 1, and a true or false clip, not {self}."
             )
         if self.data_step not in ("adam", "exact"):
             raise InputError(f"data_step is 'adam' or 'exact', not {self.data_step!r}.")
-        ddpm_grid(self.steps)
+        ddpm_grid(self.steps, spacing=self.spacing)
 
-    @property
-    def steps_at_most(self) -> int:
+    def steps_at_most(self, problem: Problem) -> int:
         return self.steps
 
-    def check(self, problem: Problem, prior: Prior) -> None:
+    def check(self, problem: Problem, prior: Denoiser) -> None:
         if self.data_step == "exact":
             check_exact(problem)
         elif not problem.channel.smooth:
@@ -76,23 +92,31 @@ class DiffOneBit(Solver):
                 "lacks; give it a noise level sigma > 0, or use data_step='exact'."
             )
 
+    def weight(self, problem: Problem) -> float:
+        """λ for a problem: `lam`, or the paper's choice."""
+        if self.lam is not None:
+            return self.lam
+        pixels = problem.operator.pixels is not None
+        return 1.0 if pixels or problem.channel.gaussian_sigma is not None else 0.02
+
     def _data_step(self, problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
         if self.data_step == "exact":
             return exact_step(problem, y, z, mu)
         return adam_step(problem, y, z, mu, self.adam_steps, self.adam_lr)
 
     def _solve(
-        self, problem: Problem, y: Tensor, prior: Prior, generator: Generators, watch: Watch
-    ) -> Answer:
-        sigmas = ddpm_grid(self.steps)
-        x = math.sqrt(1 + sigmas[0] ** 2) * randn_like(zeros_for(y, prior), generator)
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+    ) -> Algorithm:
+        sigmas, lam = ddpm_grid(self.steps, spacing=self.spacing), self.weight(problem)
+        x = math.sqrt(1 + sigmas[0] ** 2) * randn_like(zeros_for(problem, y), generator)
         for sigma, sigma_next in itertools.pairwise(sigmas):
             z = prior.denoise(x, sigma)
-            x_hat = self._data_step(problem, y, z, self.lam / sigma**2)
+            z = prior.clip(z) if self.clip else z
+            x_hat = self._data_step(problem, y, z, lam / sigma**2)
             n_hat = (x - x_hat) / sigma
             noise = math.sqrt(1 - self.zeta) * n_hat
             if self.zeta > 0:
                 noise = noise + math.sqrt(self.zeta) * randn_like(x, generator)
             x = x_hat + sigma_next * noise
-            watch(per_image(sigma, len(x), x), x_hat, problem.operator.apply(x_hat))
+            yield State(sigma, x_hat)
         return Answer(x)
