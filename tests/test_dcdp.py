@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,8 +23,8 @@ from diffsplit.priors import (
     from_callable,
     linear_latent,
 )
-from diffsplit.schedules import DECAYS, ddpm_grid, ddpm_sigmas, decay
-from diffsplit.solvers import DCDP, DiffOneBit, LatentDCDP, purification_grid, purify
+from diffsplit.schedules import DECAYS, ddpm_sigmas, decay
+from diffsplit.solvers import DCDP, LatentDCDP, purification_grid, purify
 from diffsplit.solvers.splitting.dcdp_presets import TASKS, step_size_from_alpha
 
 SHAPE = (3, 8, 8)
@@ -89,13 +91,13 @@ def test_timestep_t_is_index_t_minus_1_for_the_noise_and_the_first_step(level, i
     assert purification_grid("tweedie", level, 20, prior) == [grid[0], 0.0]
 
 
-def test_ddim_of_twenty_steps_is_evenly_spaced_in_time():
-    sigmas = ddpm_sigmas()
-    assert ddpm_grid(20, 400) == [sigmas[20 * k - 1] for k in range(20, 0, -1)] + [0.0]
-    assert ddpm_grid(3, 3) == [sigmas[2], sigmas[1], sigmas[0], 0.0]
-    for steps, start in ((4, 3), (0, 10), (5, 1001), (1, 0)):
-        with pytest.raises(InputError):
-            ddpm_grid(steps, start)
+def test_ddim_is_evenly_spaced_in_time_and_ends_at_timestep_0():
+    sigmas, prior = ddpm_sigmas(), _prior()
+    grid = purification_grid("ddim", 400, 20, prior)
+    assert grid == [sigmas[21 * k] for k in range(19, -1, -1)] + [0.0]
+    assert purification_grid("ddim", 3, 20, prior) == [sigmas[2], sigmas[1], sigmas[0], 0.0]
+    assert purification_grid("ddim", 1, 20, prior) == [sigmas[0], 0.0]
+    assert purification_grid("ddim", 700, 1, prior) == [sigmas[699], 0.0]
 
 
 @pytest.mark.parametrize("version", ["ddim", "tweedie"])
@@ -130,7 +132,7 @@ def test_dcdp_is_algorithm_1_as_the_paper_writes_and_runs_it(version, known):
         x = x.detach()
         x_t = bar[T - 1].sqrt() * x + (1 - bar[T - 1]).sqrt() * randn_like(x, g)
         count = min(7, T) if version == "ddim" else 1
-        steps = [round(T * k / count) - 1 for k in range(count, 0, -1)]
+        steps = [round(t) for t in np.linspace(T - 1, 0, count)] if count > 1 else [T - 1]
         for t, after in zip(steps, [*steps[1:], None], strict=True):
             e = epsilon(x_t, t)
             clean = (x_t - (1 - bar[t]).sqrt() * e) / bar[t].sqrt()
@@ -269,58 +271,21 @@ def test_the_defaults_do_not_fit_the_noise_of_a_users_blur(known):
             assert error < worse / 2
 
 
-SOLVERS = {
-    "ddim": (DCDP(rounds=3, tau=20), lambda p: p),
-    "tweedie": (DCDP(rounds=3, tau=20, purifier="tweedie"), lambda p: p),
-    "consistency": (DCDP(rounds=3, tau=20, purifier="consistency"), GaussianConsistency),
-    "latent-pixel": (LatentDCDP(rounds=3, tau=20), lambda p: linear_latent(p, 60)),
-    "latent-latent": (
-        LatentDCDP(rounds=3, tau=20, step_size=0.3, consistency="latent"),
-        lambda p: linear_latent(p, 60, scaling=1.5),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("noise", [EXACT, channels.OneBit(0.4)], ids=["gaussian", "one-bit"])
-def test_a_batch_recovers_what_its_images_recover_alone(name, noise):
-    solver, model = SOLVERS[name]
-    prior = model(_prior())
-    problem, y = _measured(BLUR, noise, batch=3)
-    y = y.double()
-    together = solver(problem, y, prior, generator=[_seed(i) for i in range(3)])
-    for i in range(3):
-        alone = solver(problem, y[i : i + 1], prior, generator=[_seed(i)])
-        torch.testing.assert_close(together.image[i : i + 1], alone.image)
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_a_seed_gives_the_same_bits_twice_and_no_global_generator_is_touched(name):
-    solver, model = SOLVERS[name]
-    prior = model(_prior())
+def test_the_trace_and_the_callback_tell_both_misfits_of_every_round():
     problem, y = _measured(BLUR)
-    state = torch.get_rng_state()
-    first = solver(problem, y, prior, generator=_seed(0)).image
-    assert torch.equal(first, solver(problem, y, prior, generator=_seed(0)).image)
-    assert not torch.equal(first, solver(problem, y, prior, generator=_seed(1)).image)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_the_trace_and_the_callback_tell_both_misfits_of_every_round(name):
-    solver, model = SOLVERS[name]
-    prior = model(_prior())
-    problem, y = _measured(BLUR)
-    steps = []
-    result = solver(problem, y, prior, callback=steps.append)
-    assert len(steps) == len(result.trace) == solver.steps_at_most == 3
-    half = 0.5 * (BLUR(result.image) - y).square().flatten(1).sum(1)
-    torch.testing.assert_close(result.trace["misfit"][-1], half)
-    torch.testing.assert_close(steps[-1].image, result.image)
-    assert (result.trace["misfit_consistent"][-1] < result.trace["misfit"][0]).all()
-    last = type(solver)(**{**vars(solver), "return_": "consistent"})(problem, y, prior)
-    half = 0.5 * (BLUR(last.image) - y).square().flatten(1).sum(1)
-    torch.testing.assert_close(last.trace["misfit_consistent"][-1], half)
+    for solver, prior in (
+        (DCDP(rounds=3, tau=20), _prior()),
+        (LatentDCDP(rounds=3, tau=20), linear_latent(_prior(), 60)),
+    ):
+        steps = []
+        result = solver(problem, y, prior, callback=steps.append)
+        half = 0.5 * (BLUR(result.image) - y).square().flatten(1).sum(1)
+        torch.testing.assert_close(result.trace["misfit"][-1], half)
+        torch.testing.assert_close(steps[-1].image, result.image)
+        assert (result.trace["misfit_consistent"][-1] < result.trace["misfit"][0]).all()
+        last = replace(solver, return_="consistent")(problem, y, prior)
+        half = 0.5 * (BLUR(last.image) - y).square().flatten(1).sum(1)
+        torch.testing.assert_close(last.trace["misfit_consistent"][-1], half)
 
 
 def test_latent_approach_2_is_closed_form_in_a_linear_autoencoder():
@@ -388,16 +353,40 @@ def test_presets_carry_the_papers_tables():
     assert DCDP.preset("motion-deblur", purifier="consistency").start == 1
 
 
-def test_noisy_presets_end_where_appendix_a3_says():
-    assert DCDP.preset("super-resolution", noise=0.1).levels[-1] == 250
-    motion = DCDP.preset("motion-deblur", noise=0.1)
+@pytest.mark.parametrize("noise", [0.05, 0.075, 0.1])
+@pytest.mark.parametrize("size", [64, 256])
+def test_noisy_presets_are_appendix_a3_to_the_letter(noise, size):
+    assert DCDP.preset("super-resolution", size, noise=noise).levels[-1] == 250
+    motion = DCDP.preset("motion-deblur", size, noise=noise)
     assert (motion.levels[0], motion.levels[-1]) == (400, 300)
-    assert motion.step_size == pytest.approx(0.1017, rel=1e-3)
-    sigmas, small = ddpm_sigmas(), DCDP.preset("motion-deblur", image_size=64, noise=0.05)
+    assert motion.step_size == pytest.approx(2 * 1e4 / (3 * 256 * 256))
+    sr = DCDP.preset("super-resolution", size, noise=noise)
+    assert sr.step_size == pytest.approx(2 * 1e3 / (3 * 64 * 64))
+
+
+def test_the_adapted_ending_goes_with_the_noise_and_the_size():
+    sigmas = ddpm_sigmas()
+    small = DCDP.preset("motion-deblur", image_size=64, noise=0.05, ending="adapted")
     assert sigmas[int(small.end) - 1] == pytest.approx(sigmas[299] / 8, rel=0.02)
-    assert sigmas[int(DCDP.preset("inpaint-box", noise=0.2).end) - 1] == pytest.approx(0.2, rel=0.1)
+    assert small.step_size == pytest.approx(2 * 1e4 / (3 * 256 * 256) / 4)
+    large = DCDP.preset("motion-deblur", noise=0.1, ending="adapted")
+    assert large == DCDP.preset("motion-deblur", noise=0.1)
+    for ending in ("paper", "adapted"):
+        box = DCDP.preset("inpaint-box", noise=0.2, ending=ending)
+        assert sigmas[int(box.end) - 1] == pytest.approx(0.2, rel=0.1)
     model = DCDP.preset("super-resolution", noise=0.1, purifier="consistency")
     assert 0 < model.levels[-1] < model.levels[0] == 1
+
+
+def test_a_problem_gets_its_preset_or_the_general_settings():
+    noisy = Problem(BLUR, channels.GaussianNoise(0.05))
+    expected = DCDP.preset("gaussian-deblur", 8, noise=0.05, ending="adapted", purifier="tweedie")
+    assert DCDP.for_problem(noisy, "gaussian-deblur") == expected
+    assert DCDP.for_problem(noisy) == DCDP(purifier="tweedie")
+    bits = Problem(BLUR, channels.OneBit(0.5))
+    assert DCDP.for_problem(bits, "onebit-cs", rounds=3) == DCDP(
+        purifier="tweedie", tau=20, rounds=3
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -406,7 +395,8 @@ def test_noisy_presets_end_where_appendix_a3_says():
 def test_every_preset_is_a_valid_solver_and_can_be_changed(task, noise, kind):
     solver = kind.preset(task, noise=noise, rounds=5, momentum=0.5)
     assert (solver.rounds, solver.tau, solver.momentum) == (5, 200, 0.5)
-    kind.preset(task, noise=noise, purifier="consistency")
+    if kind is DCDP:
+        kind.preset(task, noise=noise, purifier="consistency", ending="adapted")
 
 
 def test_what_dcdp_cannot_do_it_refuses_with_a_reason():
@@ -421,32 +411,15 @@ def test_what_dcdp_cannot_do_it_refuses_with_a_reason():
         DCDP()(
             bits, bits.measure(torch.randn(1, *SHAPE, generator=_seed()), generator=_seed()), prior
         )
-    with pytest.raises(InputError, match="needs a consistency model"):
-        DCDP(purifier="consistency")(problem, y, prior)
-    with pytest.raises(InputError, match="use purifier='consistency'"):
-        DCDP()(problem, y, GaussianConsistency(prior))
     narrow = GaussianConsistency(_prior(sigma_max=80.0))
     with pytest.raises(InputError, match="start and end are noise levels"):
         DCDP(purifier="consistency", start=400)(problem, y, narrow)
-    with pytest.raises(InputError, match="needs a latent diffusion model"):
-        LatentDCDP()(problem, y, prior)
-    for solver in (DCDP(), DiffOneBit()):
-        with pytest.raises(InputError, match="LatentDCDP"):
-            solver(Problem(BLUR, channels.GaussianNoise(0.1)), y, linear_latent(prior, 5))
 
 
-def test_a_round_that_leaves_the_finite_numbers_is_named_with_its_reason():
+def test_steps_on_latents_that_are_too_long_stop_at_their_round():
     problem, y = _measured(BLUR)
-    calls: list[int] = []
-
-    def broken(x: Tensor, sigma: Tensor) -> Tensor:
-        calls.append(1)
-        return x * math.nan if len(calls) == 3 else x
-
-    with pytest.raises(DivergenceError, match="round 3 of 5: the prior's answer at noise level"):
-        DCDP(rounds=5, purifier="tweedie")(problem, y, from_callable(broken, SHAPE))
     unstable = LatentDCDP(rounds=5, tau=2000, step_size=50.0, consistency="latent")
-    with pytest.raises(DivergenceError, match=r"round 1 of 5: the data step.*step_size"):
+    with pytest.raises(DivergenceError, match=r"at step 1; .*smaller steps"):
         unstable(problem, y, linear_latent(_prior(), 5))
 
 
@@ -465,6 +438,8 @@ def test_a_round_that_leaves_the_finite_numbers_is_named_with_its_reason():
         lambda: DCDP(return_="both"),
         lambda: LatentDCDP(consistency="both"),
         lambda: LatentDCDP(consistency="latent"),
+        lambda: LatentDCDP(purifier="consistency"),
+        lambda: DCDP.preset("inpaint-box", ending="late"),
         lambda: DCDP.preset("sharpen"),
         lambda: DCDP.preset("denoise"),
         lambda: DCDP.preset("inpaint-box", data="imagenet"),

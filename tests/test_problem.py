@@ -151,3 +151,46 @@ def test_a_problem_shows_shapes_and_parameters() -> None:
     assert repr(problem).startswith(
         "Problem(operator=GaussianMatrix((1, 2, 3) → (4,)), channel=OneBit(sigma=0.5"
     )
+
+
+@pytest.mark.parametrize("channel", [OneBit(0.5), OneBit(0.0), GaussianNoise(0.1), Logistic()])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (float("nan"), "NaN or infinity"),
+        (float("inf"), "NaN or infinity"),
+        (255.0, r"images reach 255, .* ds\.images\.from_uint8"),
+    ],
+)
+def test_images_that_are_none_are_not_measured(channel: Any, value: float, sentence: str) -> None:
+    x = torch.zeros(2, *SHAPE)
+    x[1, 0, 0, 0] = value
+    with pytest.raises(InputError, match=sentence):
+        Problem(Identity(SHAPE), channel).measure(x, generator=torch.Generator())
+
+
+def test_a_signal_that_is_no_image_may_have_any_scale() -> None:
+    problem = Problem(from_matrix(torch.eye(3)), GaussianNoise(0.1))
+    assert problem.measure(torch.full((1, 3), 1e3), generator=torch.Generator()).min() > 900
+
+
+@pytest.mark.parametrize(
+    ("channel", "least_squares"),
+    [(GaussianNoise(0.0), True), (GaussianNoise(0.3), True), (Logistic(), False)],
+    ids=["exact", "noise", "logistic"],
+)
+def test_the_residual_is_the_slope_of_the_misfit(channel: Any, least_squares: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    problem = Problem(Blur.gaussian((1, 4, 4), 3, 0.7), channel)
+    x = torch.rand((2, 1, 4, 4), generator=generator, dtype=torch.float64).requires_grad_()
+    y = problem.measure(x.detach(), generator=generator)
+    z = torch.zeros_like(x).requires_grad_()
+    half = 0.5 * (problem.operator.apply(z) - y).square().sum()
+    misfit = half if least_squares else problem.nll(z, y).sum()
+    (slope,) = torch.autograd.grad(misfit, z)
+    residual = problem.residual(z.detach(), y)
+    torch.testing.assert_close(problem.operator.adjoint(residual), slope)
+    if channel == GaussianNoise(0.0):
+        torch.testing.assert_close(problem.misfit(z, y).sum(), half)
+    else:
+        torch.testing.assert_close(problem.misfit(z, y), problem.nll(z, y))

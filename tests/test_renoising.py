@@ -59,18 +59,6 @@ def test_noiseless_measurements_are_reproduced(name):
     assert (result.image - x).square().mean() < x.square().mean()
 
 
-def test_a_batch_walks_as_its_images_walk_alone_and_a_seed_repeats_itself():
-    prior = GaussianPrior(SHAPE, 0.0, torch.logspace(0, -2, SIZE).view(SHAPE))
-    problem = Problem(OPERATORS["bicubic"], channels.GaussianNoise(sigma=0.05))
-    y = problem.measure(prior.sample(3, _seed()), generator=_seed(1))
-    together = DiffEP()(problem, y, prior, generator=[_seed(i) for i in range(3)])
-    again = DiffEP()(problem, y, prior, generator=[_seed(i) for i in range(3)])
-    assert torch.equal(together.image, again.image)
-    for i in range(3):
-        alone = DiffEP()(problem, y[i : i + 1], prior, generator=[_seed(i)])
-        torch.testing.assert_close(together.image[i : i + 1], alone.image, rtol=1e-3, atol=1e-4)
-
-
 def test_a_prior_without_an_error_curve_walks_too():
     exact = GaussianPrior(SHAPE, 0.0, torch.logspace(0, -2, SIZE).view(SHAPE))
     blind = from_callable(exact.denoise, SHAPE, mean_square=exact.mean_square, bounds=None)
