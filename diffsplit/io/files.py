@@ -39,16 +39,16 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             device or a pipe.
     """
     path = path_of(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder; create it or choose another output path.")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: exists and is no plain file; choose another output path.")
     suffix = path.suffix if len(path.suffix) <= 16 else ""
     try:
+        if not path.parent.is_dir():
+            raise InputError(f"{path.parent}: no such folder; create it or choose another one.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: exists and is no plain file; choose another output path.")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=suffix)
     except OSError as error:
         raise InputError(
-            f"{path.parent}: no file can be created here ({error.strerror}); choose another folder."
+            f"{path}: cannot be created ({error.strerror}); choose another output path."
         ) from error
     os.close(handle)
     temporary = Path(name)

@@ -56,6 +56,7 @@ def trace_figure(trace: Columns, path: str | os.PathLike[str] | None = None) -> 
         panel.set_yscale("log" if bool((values > 0).all()) else "linear")
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("step")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
     canvas.draw()
     pixels = np.array(canvas.buffer_rgba())[..., :3]
     if path is not None:
