@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from diffsplit.errors import InputError
 from diffsplit.io.packing import MAX_BITS, packed_size
 
-__all__ = ["FINGERPRINT_LENGTH", "MAX_TEXT", "parsed", "plain_facts", "refused", "sealed"]
+__all__ = ["MAX_TEXT", "parsed", "plain_facts", "refused", "sealed"]
 
 FORMAT, VERSION = "diffsplit-measurements", 1
 MAX_DEPTH = 64
@@ -28,7 +28,6 @@ MAX_TEXT = 1 << 24
 """The most characters of a description that are read."""
 MAX_VALUES = 1 << 28
 """The most measurements, and the largest image, that a file may announce."""
-FINGERPRINT_LENGTH = 8
 
 
 def refused(path: str | os.PathLike[str], reason: str) -> InputError:
@@ -134,7 +133,7 @@ def _has_fields(header: dict[str, Any]) -> bool:
         and _is_shape(header.get("image_shape"))
         and all(isinstance(header.get(key), dict) for key in ("operator", "channel", "facts"))
         and isinstance(fingerprint, list)
-        and len(fingerprint) == FINGERPRINT_LENGTH
+        and len(fingerprint) == 8
         and all(type(v) in (int, float) and abs(v) < 1e300 for v in fingerprint)
     )
 

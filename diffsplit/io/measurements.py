@@ -120,12 +120,11 @@ def load(path: str | os.PathLike[str]) -> Measurement:
         channel = channels.from_config(header["channel"])
         operator = operators.from_config(header["operator"])
         fingerprint = operator.fingerprint()
-    except (InputError, MemoryError) as error:
-        raise refused(
-            path, f"its problem cannot be built ({str(error).rstrip('.')}); measure again"
-        ) from error
     except Exception as error:  # a stranger's config may break a constructor in any way
-        raise refused(path, f"its problem makes no sense ({error!r}); measure again") from error
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise refused(
+            path, f"its problem cannot be built ({reason:.400}); measure again"
+        ) from error
     if list(operator.shape_in) != header["image_shape"]:
         raise refused(path, "its operator is for images of another shape; measure again")
     scale = FINGERPRINT_TOLERANCE * max(map(abs, fingerprint))
