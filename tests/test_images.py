@@ -293,9 +293,6 @@ def test_arrays_of_floats_are_read_by_the_range_that_is_given() -> None:
         (np.zeros((0, 4, 3), np.uint8), None),
         (torch.zeros(4, 4, 3), None),
     ],
-    ids=(
-        "floats,integers,outside,NaN,no range,text,complex,alpha,channels first,empty,tensor"
-    ).split(","),
 )
 def test_arrays_that_could_be_read_in_two_ways_are_refused(array: Any, value_range: Any) -> None:
     with pytest.raises(InputError):

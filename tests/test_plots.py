@@ -55,9 +55,15 @@ A, B = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 5, 5)
         lambda: plots.side_by_side([("a", A[0]), ("b", B[0])]),
         lambda: plots.std_map(A - 1),
         lambda: plots.std_map(A[0]),
+        lambda: plots.std_figure(None),
+        lambda: plots.stretch(A[:0]),
+        lambda: plots.side_by_side([("a", A)]),
+        lambda: plots.comparison([("a", A.expand(2, -1, -1, -1).numpy())]),
         lambda: plots.std_figure(A * torch.nan),
         lambda: plots.std_figure(A, top=0.0),
         lambda: plots.trace_figure({}),
+        lambda: plots.trace_figure(A),
+        lambda: plots.measurement_pictures(A, A),
     ],
 )
 def test_figures_of_nothing_of_two_sizes_or_of_no_deviations_are_refused(

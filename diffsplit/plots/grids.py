@@ -13,7 +13,15 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8, to_uint8
 
-__all__ = ["FONT_SIZE", "comparison", "from_canvas", "image_grid", "on_canvas", "side_by_side"]
+__all__ = [
+    "FONT_SIZE",
+    "check_images",
+    "comparison",
+    "from_canvas",
+    "image_grid",
+    "on_canvas",
+    "side_by_side",
+]
 
 FONT_SIZE = 13
 """Of labels, in pixels."""
@@ -25,11 +33,9 @@ def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     Raises:
         InputError: no batch of images, or no column.
     """
-    if images.ndim != 4 or len(images) == 0 or columns < 1:
-        raise InputError(
-            "a grid shows images of shape (B, C, H, W) in one column or more, not "
-            f"{tuple(images.shape)} in {columns}."
-        )
+    check_images(images, "(B, C, H, W)")
+    if type(columns) is not int or columns < 1:
+        raise InputError(f"a grid has one column or more, not {columns!r:.40}.")
     batch, channels, height, width = images.shape
     rows = -(-batch // columns)
     sheet = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
@@ -52,6 +58,8 @@ def side_by_side(panels: Sequence[tuple[str, Tensor]], scale: int = 3, gap: int 
     Raises:
         InputError: images of several sizes.
     """
+    for _, image in panels:
+        check_images(image, "(C, H, W)")
     sizes = {tuple(image.shape[-2:]) for _, image in panels}
     if len(sizes) != 1:
         raise InputError(f"panels of a figure need images of one size, not {sizes}.")
@@ -83,6 +91,8 @@ def comparison(
     Raises:
         InputError: rows of several sizes or numbers of images.
     """
+    for _, images in rows:
+        check_images(images, "(B, C, H, W)")
     shapes = {(len(images), *images.shape[-2:]) for _, images in rows}
     if len(shapes) != 1:
         raise InputError(
@@ -99,6 +109,17 @@ def comparison(
         for c, image in enumerate(images):
             canvas.paste(on_canvas(image, scale), (label_width + c * right, r * down))
     return from_canvas(canvas)
+
+
+def check_images(images: Tensor, shape: str) -> None:
+    """Refuse anything but a tensor of floats with as many dimensions as ``shape`` names."""
+    ok = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+    if not ok or images.ndim != len(shape.split(",")) or images.shape[-3] not in (1, 3):
+        kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(
+            f"a figure shows tensors of floats of shape {shape}, with one channel or three, not "
+            f"{kind}; convert bytes with ds.images.from_uint8."
+        )
 
 
 def on_canvas(image: Tensor, scale: int) -> Image.Image:

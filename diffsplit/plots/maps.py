@@ -50,7 +50,7 @@ def std_figure(std: Tensor, top: float | None = None, scale: int = 3) -> Tensor:
     Raises:
         InputError: see `std_map`, or ``top`` is not above 0.
     """
-    batch = std[None] if std.ndim == 3 else std
+    batch = std[None] if isinstance(std, Tensor) and std.ndim == 3 else std
     levels = GRAY_LEVELS * _mean_over_channels(batch)
     top = (_percentile(levels) or 1.0) if top is None else top
     if not top > 0:
@@ -75,13 +75,15 @@ def std_figure(std: Tensor, top: float | None = None, scale: int = 3) -> Tensor:
 
 def _mean_over_channels(std: Tensor) -> Tensor:
     """√(mean over the channels of std²): ``(B, 1, H, W)``."""
-    gray = std.float().square().mean(1, keepdim=True).sqrt() if std.ndim == 4 else std
-    if gray.ndim != 4 or not gray.numel() or not bool((std >= 0).all() & gray.isfinite().all()):
+    if not isinstance(std, Tensor) or std.ndim != 4 or std.is_complex() or not std.numel():
+        kind = tuple(std.shape) if isinstance(std, Tensor) else type(std).__name__
         raise InputError(
-            "standard deviations are (B, C, H, W), finite and not negative; this has shape "
-            f"{tuple(std.shape)} and goes from {std.min() if std.numel() else None}."
+            f"standard deviations are a tensor (B, C, H, W), not {kind}; a recovery has them where "
+            "it has two posterior samples or more."
         )
-    return gray
+    if not bool(((std >= 0) & std.isfinite()).all()):
+        raise InputError("standard deviations are finite and not negative; these are not.")
+    return std.float().square().mean(1, keepdim=True).sqrt()
 
 
 def _percentile(values: Tensor) -> float:
@@ -91,11 +93,16 @@ def _percentile(values: Tensor) -> float:
 
 
 def stretch(images: Tensor) -> Tensor:
-    """Images of any scale, such as Aᵀ y, each shrunk or grown to fill [-1, 1] around zero.
+    """Images ``(B, …)`` of any scale, such as Aᵀ y, each scaled to fill [-1, 1] around zero.
 
     The largest half percent of the magnitudes is clipped, so that a few outliers do not leave the
     rest gray.
+
+    Raises:
+        InputError: no batch of images.
     """
+    if not isinstance(images, Tensor) or images.ndim < 2 or not images.numel():
+        raise InputError("stretch takes a batch of images, a tensor of shape (B, C, H, W).")
     flat = images.float().flatten(1).abs()
     top = flat.kthvalue(max(1, round(0.995 * flat.shape[1])), dim=1).values
     top = torch.where(top > 0, top, flat.amax(1)).clamp(min=1e-12)
@@ -113,7 +120,13 @@ def measurement_pictures(problem: Problem, y: Tensor) -> tuple[str, Tensor]:
 
     Returns:
         The label and the pictures ``(B, C', H, W)``, with one or three channels where C has.
+
+    Raises:
+        InputError: ``y`` is no batch of measurements of this problem.
     """
+    if not isinstance(problem, Problem):
+        raise InputError("give a problem and its measurements, in this order.")
+    problem.check(y)
     operator = problem.operator
     if operator.pixels is not None:
         return "measurement", problem.backprojection(y) / operator.gram.mean

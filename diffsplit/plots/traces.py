@@ -44,6 +44,8 @@ def trace_figure(trace: Columns, path: str | os.PathLike[str] | None = None) -> 
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError("curves need matplotlib: pip install matplotlib.") from error
+    if not hasattr(trace, "items"):
+        raise InputError("trace_figure draws the trace of a recovery; give result.trace.")
     columns = {name: values.detach().cpu().double() for name, values in trace.items()}
     if not columns:
         raise InputError("the trace holds no steps; there is nothing to draw.")
