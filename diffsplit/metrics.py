@@ -17,8 +17,8 @@ from diffsplit.errors import InputError, MissingDependencyError
 
 __all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "ssim"]
 
-DATA_RANGE = 2.0
-"""Width of [-1, 1]."""
+FAR_OUTSIDE = 8.0
+"""A magnitude that no true image on [-1, 1] has."""
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller images have no SSIM."""
@@ -41,19 +41,20 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
     Raises:
         InputError: the shapes differ.
     """
-    _check(x, truth)
+    x, truth = _images(x, truth)
     error = (x - truth).flatten(1).square().mean(1)
-    return 10 * torch.log10(DATA_RANGE**2 / error)
+    return 10 * torch.log10(4 / error)
 
 
 def ssim(x: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity with the usual Gaussian window of 11×11 pixels and std 1.5.
+    """Structural similarity of the images on [0, 1], that is of (x + 1)/2, with data range 1.
 
-    Source: Wang et al. 2004, as torchmetrics computes it: averaged over colors and all pixels,
-    with the image mirrored at its border.
+    The window is Gaussian, 11×11 pixels with std 1.5. The mean is over colors and all pixels, with
+    the image mirrored at its border; scikit-image leaves out five pixels at the border instead.
+    Source: Wang et al. 2004, as torchmetrics computes it.
 
     Args:
-        x, truth: ``(B, C, H, W)`` on [-1, 1], at least 11×11 pixels.
+        x, truth: ``(B, C, H, W)`` on [-1, 1], at least 11×11 pixels; ``x`` is not clipped.
 
     Returns:
         ``(B,)``; 1 for equal images.
@@ -62,7 +63,7 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
         InputError: the shapes differ, or the images are too small.
         MissingDependencyError: torchmetrics is not installed.
     """
-    _check(x, truth)
+    x, truth = _images(x, truth)
     if x.ndim != 4 or min(x.shape[-2:]) < SSIM_WINDOW:
         raise InputError(
             f"SSIM needs images (B, C, H, W) of at least {SSIM_WINDOW}×{SSIM_WINDOW} pixels, "
@@ -73,7 +74,7 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
     except ImportError as error:
         raise MissingDependencyError("SSIM needs torchmetrics: pip install torchmetrics") from error
     value: Tensor = structural_similarity_index_measure(
-        x, truth, data_range=DATA_RANGE, reduction="none"
+        (x + 1) / 2, (truth + 1) / 2, data_range=1.0, reduction="none"
     )
     return value.reshape(len(x))
 
@@ -92,16 +93,15 @@ def lpips(x: Tensor, truth: Tensor, net: Backbone = "alex") -> Tensor:
         ``(B,)``; smaller is better, 0 for equal images.
 
     Raises:
-        InputError: the shapes differ, the images are no RGB images of floats or too small, or the
-            weights are neither there nor to be had.
+        InputError: the shapes differ, the images are no RGB images or too small, or the weights
+            are neither there nor to be had.
         MissingDependencyError: torchvision is not installed, or does not fit PyTorch.
     """
-    _check(x, truth)
-    sizes = x.ndim == 4 and x.shape[1] == 3 and min(x.shape[-2:]) >= LPIPS_SIDE
-    if not (sizes and x.is_floating_point()):
+    x, truth = _images(x, truth)
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < LPIPS_SIDE:
         raise InputError(
-            f"LPIPS needs images (B, 3, H, W) of floats, at least {LPIPS_SIDE}×{LPIPS_SIDE} "
-            f"pixels, not {x.dtype} of shape {tuple(x.shape)}; compare them by PSNR."
+            f"LPIPS needs images (B, 3, H, W) of at least {LPIPS_SIDE}×{LPIPS_SIDE} pixels, "
+            f"not shape {tuple(x.shape)}; compare them by PSNR."
         )
     network = _lpips_network(net).to(x.device)
     value: Tensor = network(x.float().clamp(-1, 1), truth.float().clamp(-1, 1))
@@ -138,7 +138,7 @@ def cosine_similarity(x: Tensor, truth: Tensor) -> Tensor:
     Raises:
         InputError: the shapes differ.
     """
-    _check(x, truth)
+    x, truth = _pair(x, truth)
     a, b = x.flatten(1), truth.flatten(1)
     return (a * b).sum(1) / (_norm(a) * _norm(b))
 
@@ -149,7 +149,7 @@ def norm_error(x: Tensor, truth: Tensor) -> Tensor:
     Raises:
         InputError: the shapes differ.
     """
-    _check(x, truth)
+    x, truth = _pair(x, truth)
     norm = _norm(truth)
     return (_norm(x) - norm).abs() / norm
 
@@ -158,9 +158,35 @@ def _norm(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1).sqrt()
 
 
-def _check(x: Tensor, truth: Tensor) -> None:
-    if x.shape != truth.shape or x.ndim < 2 or not len(x):
+def _pair(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one dtype, at least float32, when they can be compared."""
+    for image in (x, truth):
+        if not isinstance(image, Tensor) or not image.is_floating_point():
+            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(
+                f"images are compared as tensors of floats on [-1, 1], not {kind}; convert bytes "
+                "with ds.images.from_uint8 and NumPy arrays with ds.images.from_numpy."
+            )
+    if x.shape != truth.shape or x.ndim < 2 or not x.numel():
         raise InputError(
             f"images of shape {tuple(x.shape)} cannot be compared with {tuple(truth.shape)}; "
             "give two batches (B, C, H, W) of one shape."
         )
+    if x.device != truth.device:
+        raise InputError(
+            f"the images are on {x.device} and {truth.device}; move one of them with .to(device)."
+        )
+    dtype = torch.promote_types(torch.promote_types(x.dtype, truth.dtype), torch.float32)
+    return x.to(dtype), truth.to(dtype)
+
+
+def _images(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """`_pair`, for metrics that depend on the data range."""
+    x, truth = _pair(x, truth)
+    peak = float(truth.detach().abs().max())
+    if peak > FAR_OUTSIDE:
+        raise InputError(
+            f"the true image reaches ±{peak:.4g}, and images are on [-1, 1]; convert bytes with "
+            "ds.images.from_uint8(x.to(torch.uint8))."
+        )
+    return x, truth

@@ -6,19 +6,16 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import diffsplit
-from diffsplit import Problem
-from diffsplit.io import images
-from diffsplit.plots import figures
-from diffsplit.channels import GaussianNoise, OneBit
 from diffsplit.errors import InputError
-from diffsplit.operators import ChannelMix, Downsample, GaussianMatrix, LinearOperator, PixelMask
+from diffsplit.io import images
+from diffsplit.plots import image_grid
 
 
 def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> Path:
@@ -43,38 +40,78 @@ def test_every_byte_survives_the_way_to_floats_and_back() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
     floats = images.from_uint8(levels)
     assert (floats[0].item(), floats[-1].item()) == (-1.0, 1.0)
-    assert torch.equal(images.to_uint8(floats), levels)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        assert torch.equal(images.to_uint8(floats.to(dtype)), levels)
     assert torch.equal(images.to_uint8(torch.tensor([-7.0, 7.0])), levels[[0, 255]])
 
 
-def test_a_saved_png_holds_the_image_to_half_a_gray_level(tmp_path: Path) -> None:
-    x = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0)) * 2 - 1
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_saved_png_holds_the_image_to_half_a_gray_level(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    x = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0)).mul(2).sub(1).to(dtype)
     images.save_image(x, tmp_path / "x.png")
     back = images.load_image(tmp_path / "x.png")
     assert back.shape == (1, 3, 9, 7)
-    assert (back[0] - x).abs().max() <= 1 / 255 + 1e-6
+    assert (back[0] - x.float()).abs().max() <= 1 / 255 + 1e-6
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_a_gray_image_comes_back_from_its_file_byte_for_byte(tmp_path: Path) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
+    images.save_image(images.from_uint8(levels), tmp_path / "x.png")
+    assert Image.open(tmp_path / "x.png").mode == "L"
+    for channels in (1, None):
+        back = images.load_image(tmp_path / "x.png", channels=channels)
+        assert torch.equal(images.to_uint8(back), levels[None])
+    assert torch.equal(images.load_image(tmp_path / "x.png"), back.expand(1, 3, 16, 16))
+    assert torch.equal(images.load_images(tmp_path, 16, channels=1), levels[None])
+
+
+def test_one_channel_of_a_color_file_is_its_luma(tmp_path: Path) -> None:
+    x = images.load_image(picture(tmp_path / "x.png"), channels=None)
+    luma = images.load_image(tmp_path / "x.png", channels=1)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    torch.testing.assert_close(luma, (weights * x).sum(1, keepdim=True), atol=1.1 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "LAB"])
 def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
-    suffix = ".tif" if mode in ("CMYK", "I;16") else ".png"
-    path = picture(tmp_path / f"x{suffix}", mode)
+    path = tmp_path / ("x.tif" if mode in ("CMYK", "I;16", "LAB") else "x.png")
+    values = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    if mode == "LAB":
+        Image.fromarray(values, "LAB").save(path)
+    else:
+        picture(path, mode)
     assert images.load_image(path, 8).shape == (1, 3, 8, 8)
+    gray = mode in ("L", "LA", "1", "I;16")
+    assert images.load_image(path, channels=None).shape[1] == (1 if gray else 3)
 
 
 def test_sixteen_bit_gray_is_scaled_and_not_clipped(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
-    Image.fromarray(ramp).save(tmp_path / "x.png")
-    x = images.load_image(tmp_path / "x.png")
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
     expected = torch.from_numpy(ramp / 32767.5 - 1).float()
-    torch.testing.assert_close(x[0, 0], expected, atol=1 / 120, rtol=0)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "x.png")
+    Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "x.tif")
+    for name in ("x.png", "x.tif"):
+        x = images.load_image(tmp_path / name)
+        torch.testing.assert_close(x[0, 0], expected, atol=1 / 120, rtol=0)
+
+
+def test_pixels_of_an_unknown_range_are_refused_and_not_turned_black(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    for name, values in {
+        "floats.tif": ramp.astype(np.float32),
+        "bytes.tif": (ramp * 255).astype(np.int32),
+        "long.tif": (ramp * 1e6).astype(np.int32),
+    }.items():
+        Image.fromarray(values).save(tmp_path / name)
+        with pytest.raises(InputError, match=rf"{name}: .*no known range"):
+            images.load_image(tmp_path / name)
 
 
 def test_transparent_pixels_do_not_show_what_is_hidden_under_them(tmp_path: Path) -> None:
-    hidden = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    hidden.save(tmp_path / "x.png")
-    x = images.load_image(tmp_path / "x.png")
-    assert x.std() == 0, "red was hidden behind full transparency"
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "x.png")
+    assert (images.load_image(tmp_path / "x.png") == 1).all(), "red was hidden there"
 
 
 def test_a_photo_that_a_camera_marked_as_turned_is_turned_back(tmp_path: Path) -> None:
@@ -121,10 +158,17 @@ def test_truncated_files_of_every_format_raise_input_errors_only(
         images.load_image(part)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.png", tmp_path):
-        with pytest.raises(InputError, match="no such image file"):
-            images.load_image(path)
+@pytest.mark.parametrize(
+    "arguments",
+    [("none.png",), (".",), (3,), ("x.png", 0), ("x.png", "8"), ("x.png", 10**9), ("x.png", 8, 4)],
+)
+def test_images_that_cannot_be_loaded_raise_input_errors(
+    tmp_path: Path, arguments: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(Path("x.png"))
+    with pytest.raises(InputError):
+        images.load_image(*arguments)
 
 
 def test_folders_and_zips_give_the_same_images_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -133,6 +177,9 @@ def test_folders_and_zips_give_the_same_images_in_the_order_of_their_names(tmp_p
     for i, name in enumerate(["b.png", "a.png", "deep/c.png"]):
         Image.new("RGB", (8, 8), (i * 100, 0, 0)).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
+    (folder / "__MACOSX").mkdir()
+    for name in ("._a.png", "__MACOSX/a.png"):  # notes that a Mac adds to each file
+        (folder / name).write_bytes(b"no image")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for file in folder.rglob("*.*"):
             archive.write(file, file.relative_to(folder))
@@ -140,6 +187,9 @@ def test_folders_and_zips_give_the_same_images_in_the_order_of_their_names(tmp_p
     assert batch[:, 0, 0, 0].tolist() == [100, 0, 200]
     assert torch.equal(batch, images.load_images(tmp_path / "all.zip", 4))
     assert torch.equal(batch[:2], images.load_images(folder, 4, limit=2))
+    for bad in ({"limit": 0}, {"limit": -1}, {"channels": None}):
+        with pytest.raises(InputError):
+            images.load_images(folder, 4, **bad)
 
 
 def test_folders_without_images_and_broken_zips_are_refused(tmp_path: Path) -> None:
@@ -155,62 +205,98 @@ def test_folders_without_images_and_broken_zips_are_refused(tmp_path: Path) -> N
             images.load_images(path, 4)
 
 
-def test_notes_that_a_mac_adds_to_folders_and_zips_are_no_images(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    (folder / "__MACOSX").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(folder / "a.png")
-    for name in ("._a.png", "__MACOSX/a.png"):
-        (folder / name).write_bytes(b"no image")
-    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
-        for file in folder.rglob("*.png"):
-            archive.write(file, file.relative_to(folder))
-    assert len(images.load_images(folder, 4)) == 1
-    assert len(images.load_images(tmp_path / "all.zip", 4)) == 1
-
-
-def test_pixels_of_an_unknown_range_are_refused_and_not_turned_black(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 1, 64).reshape(8, 8)
-    for name, values in {
-        "floats.tif": ramp.astype(np.float32),
-        "bytes.tif": (ramp * 255).astype(np.int32),
-        "long.tif": (ramp * 1e6).astype(np.int32),
-    }.items():
-        Image.fromarray(values).save(tmp_path / name)
-        with pytest.raises(InputError, match=rf"{name}: .*no known range"):
-            images.load_image(tmp_path / name)
-    Image.fromarray((ramp * 65535).astype(np.int32)).save(tmp_path / "words.tif")
-    expected = torch.from_numpy(ramp * 2 - 1).float()
-    x = images.load_image(tmp_path / "words.tif")
-    torch.testing.assert_close(x[0, 0], expected, atol=1 / 120, rtol=0)
-
-
-def test_an_image_of_two_channels_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="shape"):
-        images.save_image(torch.zeros(2, 4, 4), tmp_path / "x.png")
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        (torch.full((3, 4, 4), torch.nan), "NaN"),
+        (torch.full((3, 4, 4), -torch.inf), "NaN or infinity"),
+        (torch.arange(48.0).reshape(3, 4, 4), r"ds\.images\.from_uint8"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"ds\.images\.from_uint8"),
+        (np.zeros((4, 4, 3), np.uint8), r"ds\.images\.from_numpy"),
+        (np.zeros((4, 4, 3)), r"ds\.images\.from_numpy"),
+        (torch.zeros(2, 4, 4), "shape"),
+        (torch.zeros(3, 0, 4), "shape"),
+        (torch.zeros(6, 3, 4, 4), r"ds\.plots\.image_grid\(batch, columns=4\)"),
+        (None, "tensor"),
+    ],
+    ids=["NaN", "inf", "0…255", "uint8", "array", "floats", "two channels", "empty", "batch", "-"],
+)
+def test_what_is_no_image_is_not_saved_and_the_message_says_what_to_do(
+    tmp_path: Path, image: Any, advice: str
+) -> None:
+    with pytest.raises(InputError, match=advice):
+        images.save_image(image, tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["x.xyz", "x", "x.txt"])
-def test_a_name_of_no_kind_of_image_is_refused_with_the_kinds_there_are(
-    tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(InputError, match=r"\.bmp, \.jpeg, \.jpg, \.png"):
+def test_a_grid_shows_a_batch_as_one_image(tmp_path: Path) -> None:
+    images.save_image(image_grid(torch.zeros(6, 3, 4, 4), columns=4), tmp_path / "x.png")
+    assert images.load_image(tmp_path / "x.png").shape == (1, 3, 10, 22)
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x", "none/x.png", "x" * 300 + ".png"])
+def test_a_path_that_no_image_can_be_written_to_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError):
         images.save_image(torch.zeros(3, 4, 4), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_side_that_a_format_cannot_have_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        images.save_image(torch.zeros(1, 1, 70_000), tmp_path / "x.jpg")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
 def test_every_kind_of_image_that_is_read_is_written_too(tmp_path: Path, suffix: str) -> None:
-    images.save_image(torch.zeros(3, 4, 4), tmp_path / f"x{suffix}")
-    assert images.load_image(tmp_path / f"x{suffix}").shape == (1, 3, 4, 4)
+    for channels in (1, 3):
+        images.save_image(torch.zeros(channels, 4, 4), tmp_path / f"x{suffix}")
+        assert images.load_image(tmp_path / f"x{suffix}").shape == (1, 3, 4, 4)
 
 
-def test_a_batch_is_refused_with_the_grid_that_shows_it(tmp_path: Path) -> None:
-    batch = torch.zeros(6, 3, 4, 4)
-    with pytest.raises(InputError, match=r"figures\.image_grid\(batch, columns=4\)"):
-        diffsplit.save_image(batch, tmp_path / "x.png")
-    diffsplit.save_image(diffsplit.plots.figures.image_grid(batch, columns=4), tmp_path / "x.png")
-    assert images.load_image(tmp_path / "x.png").shape == (1, 3, 10, 22)
+def test_arrays_of_bytes_become_the_batch_that_their_files_give(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "x.png")
+    x = images.load_image(tmp_path / "x.png")
+    assert torch.equal(images.from_numpy(array), x)
+    assert torch.equal(images.from_numpy(array[..., 0]), x[:, :1])
+    assert torch.equal(images.from_numpy(np.stack([array, array])), x.expand(2, -1, -1, -1))
+    assert torch.equal(images.from_numpy(array[:, ::-1, ::-1]), x.flip(1, 3))
+
+
+def test_arrays_of_floats_are_read_by_the_range_that_is_given() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    x = images.from_numpy(array)
+    for values, value_range in (
+        (array / 255, (0, 1)),
+        (array.astype(np.float32), (0, 255)),
+        (array.astype(np.uint16) * 257, (0, 65535)),
+        (array / 127.5 - 1, (-1, 1)),
+    ):
+        back = images.from_numpy(values, value_range=value_range)
+        assert back.dtype == torch.float32
+        torch.testing.assert_close(back, x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("array", "value_range"),
+    [
+        (np.zeros((4, 4, 3)), None),
+        (np.zeros((4, 4), np.int64), None),
+        (np.full((4, 4), 2.0), (0, 1)),
+        (np.full((4, 4), np.nan), (0, 1)),
+        (np.zeros((4, 4)), (1, 1)),
+        (np.zeros((4, 4)), "ab"),
+        (np.zeros((4, 4), complex), (0, 1)),
+        (np.zeros((4, 4, 4), np.uint8), None),
+        (np.zeros((3, 4, 4), np.uint8), None),
+        (np.zeros((0, 4, 3), np.uint8), None),
+        (torch.zeros(4, 4, 3), None),
+    ],
+)
+def test_arrays_that_could_be_read_in_two_ways_are_refused(array: Any, value_range: Any) -> None:
+    with pytest.raises(InputError):
+        images.from_numpy(array, value_range)
 
 
 def test_the_example_cats_are_eight_different_images_on_the_range() -> None:
@@ -220,94 +306,3 @@ def test_the_example_cats_are_eight_different_images_on_the_range() -> None:
     assert cats.max() <= 1
     distance = torch.cdist(cats.flatten(1), cats.flatten(1)) + 1e3 * torch.eye(8)
     assert distance.min() > 10
-
-
-def test_a_grid_shows_each_image_in_its_place() -> None:
-    batch = torch.linspace(-1, 0.5, 5).view(-1, 1, 1, 1).expand(-1, 3, 4, 6)
-    grid = figures.image_grid(batch, columns=3, gap=2)
-    assert grid.shape == (3, 4 + 2 + 4, 6 * 3 + 2 * 2)
-    assert torch.equal(grid[:, 6:, 8:14], batch[4])
-    assert (grid[:, 4:6] == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("shape", "columns"), [((3, 4, 4), 1), ((0, 3, 4, 4), 1), ((1, 3, 4, 4), 0)]
-)
-def test_a_grid_of_no_images_or_columns_is_refused(shape: tuple[int, ...], columns: int) -> None:
-    with pytest.raises(InputError, match="in one column or more"):
-        figures.image_grid(torch.zeros(shape), columns)
-
-
-def test_in_pictures_of_measurements_missing_pixels_are_gray_and_small_images_large() -> None:
-    shape, exact = (3, 8, 8), GaussianNoise(0.0)
-    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
-    masked = Problem(PixelMask.box(shape, 2, 2, 4, 4), exact)
-    label, shown = figures.measurement_pictures(masked, masked.operator.apply(x))
-    assert label == "measurement"
-    assert bool((shown[..., 2:6, 2:6] == 0).all())
-    assert torch.equal(shown[..., :2, :], x[..., :2, :])
-    small = Problem(Downsample(shape, 4), exact)
-    y = small.operator.apply(x)
-    label, shown = figures.measurement_pictures(small, y)
-    assert label == "measurement"
-    assert torch.equal(shown, y.repeat_interleave(4, 2).repeat_interleave(4, 3))
-
-
-@pytest.mark.parametrize(
-    "operator",
-    [GaussianMatrix((3, 8, 8), rows=9, seed=0), ChannelMix((3, 8, 8), torch.ones(2, 3))],
-    ids=["random sums", "two channels"],
-)
-def test_measurements_that_are_no_picture_are_shown_back_projected(
-    operator: LinearOperator,
-) -> None:
-    problem = Problem(operator, OneBit(0.5))
-    y = torch.ones(2, *operator.shape_out)
-    label, shown = figures.measurement_pictures(problem, y)
-    assert label == "A^T y"
-    assert torch.equal(shown, figures.stretch(operator.adjoint(y)))
-
-
-def test_a_comparison_shows_each_image_enlarged_in_its_row_and_column() -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows = [(f"row {r}", torch.rand(3, 3, 5, 5, generator=generator) * 2 - 1) for r in range(2)]
-    figure = figures.comparison(rows, scale=2, gap=4, label_width=50)
-    assert figure.shape == (3, 2 * 14 - 4, 50 + 3 * 14 - 4)
-    shown = figure[:, 14:24, 50 + 14 : 50 + 24][:, ::2, ::2]
-    torch.testing.assert_close(shown, rows[1][1][1], atol=1 / 255 + 1e-6, rtol=0)
-    assert figure[:, :, :50].min() < 0, "no label was drawn"
-
-
-def test_panels_stand_side_by_side_over_their_captions() -> None:
-    image = torch.zeros(3, 40, 40)
-    figure = figures.side_by_side([("a", image), ("b", image - 1)], scale=3, gap=6)
-    assert figure.shape == (3, 40 * 3 + 22, 2 * 120 + 6)
-    assert (figure[:, :120, 126:] == -1).all()
-    assert figure[:, 120:].min() < 0, "no caption was drawn"
-
-
-def test_figures_refuse_images_of_two_sizes() -> None:
-    a, b = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 5, 5)
-    with pytest.raises(InputError):
-        figures.comparison([("a", a), ("b", b)])
-    with pytest.raises(InputError):
-        figures.side_by_side([("a", a[0]), ("b", b[0])])
-
-
-def test_a_std_map_is_black_where_certain_and_white_at_the_top() -> None:
-    std = torch.zeros(1, 3, 4, 4)
-    std[:, :, 0, 0] = 0.2
-    shown = figures.std_map(std, top=0.2)
-    assert shown.shape == (1, 3, 4, 4)
-    torch.testing.assert_close(shown[0, :, 0, 0], torch.ones(3))
-    assert (shown[0, :, 1:] == -1).all()
-
-
-def test_stretch_fills_the_range_of_each_image_and_keeps_zero_and_signs() -> None:
-    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    x = x * torch.tensor([1e-3, 50.0]).view(-1, 1, 1, 1)
-    shown = figures.stretch(x)
-    assert torch.equal(shown.sign(), x.sign())
-    assert shown.abs().flatten(1).amax(1).tolist() == [1.0, 1.0]
-    assert (shown.abs().flatten(1) == 1).float().mean() < 0.01
-    assert torch.equal(figures.stretch(torch.zeros(1, 3, 4, 4)), torch.zeros(1, 3, 4, 4))

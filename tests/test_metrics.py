@@ -5,8 +5,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 import diffsplit.metrics
@@ -22,20 +25,25 @@ def pair(batch: int = 3, size: int = 24) -> tuple[Tensor, Tensor]:
     return truth + scale * noise, truth
 
 
-def direct_ssim(a: Tensor, b: Tensor) -> float:
-    """Wang et al. 2004, Eq. 13, around every pixel of one image, mirrored at the border."""
-    c1, c2 = (0.01 * 2.0) ** 2, (0.03 * 2.0) ** 2
-    line = torch.exp(-((torch.arange(11, dtype=a.dtype) - 5) ** 2) / (2 * 1.5**2))
-    window = (line[:, None] * line / line.sum() ** 2)[None, None]
+def ssim_of_scikit_image(a: Tensor, b: Tensor, border: int) -> float:
+    """The mean that scikit-image documents, of one image (C, H, W) on [0, 1].
 
-    def blur(x: Tensor) -> Tensor:
-        padded = torch.nn.functional.pad(x[:, None], (5, 5, 5, 5), mode="reflect")
-        return torch.nn.functional.conv2d(padded, window)
+    With gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1 it filters with
+    scipy's Gaussian cut at 3.5 standard deviations and leaves out a border of 5 pixels.
+    """
+    c1, c2 = 0.01**2, 0.03**2
+    x, y = a.numpy(), b.numpy()
 
-    ma, mb = blur(a), blur(b)
-    va, vb, cov = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
-    numerator = (2 * ma * mb + c1) * (2 * cov + c2)
-    return float((numerator / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean())
+    def blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        filtered = (gaussian_filter(plane, 1.5, truncate=3.5, mode="mirror") for plane in image)
+        return np.stack(list(filtered))
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    numerator = (2 * mx * my + c1) * (2 * cov + c2)
+    values = numerator / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    rows, columns = (slice(border, size - border) for size in values.shape[1:])
+    return float(values[:, rows, columns].mean())
 
 
 def test_psnr_is_the_log_of_four_over_the_mean_squared_error_of_each_image() -> None:
@@ -52,10 +60,18 @@ def test_an_error_of_one_gray_level_everywhere_has_48_decibels() -> None:
     assert value == pytest.approx(20 * math.log10(255), abs=1e-9)
 
 
-def test_ssim_agrees_with_its_formula() -> None:
-    x, truth = pair()
-    expected = [direct_ssim(a, b) for a, b in zip(x, truth, strict=True)]
-    torch.testing.assert_close(ssim(x, truth).tolist(), expected, rtol=1e-6, atol=1e-6)
+def test_ssim_is_that_of_scikit_image_on_zero_to_one_but_for_its_border() -> None:
+    x, truth = pair()  # noise takes x outside [-1, 1], and nothing is clipped
+    assert x.abs().max() > 1.5
+    unit = [((a + 1) / 2, (b + 1) / 2) for a, b in zip(x, truth, strict=True)]
+    expected = [ssim_of_scikit_image(a, b, border=0) for a, b in unit]
+    torch.testing.assert_close(ssim(x, truth).tolist(), expected, rtol=0, atol=1e-6)
+    # Where both images are equal the similarity is 1, so that the border counts as it is said to.
+    inside = torch.zeros_like(x)
+    inside[..., 10:-10, 10:-10] = x[..., 10:-10, 10:-10] - truth[..., 10:-10, 10:-10]
+    a, b = (truth[0] + inside[0] + 1) / 2, (truth[0] + 1) / 2
+    shares = (14 * 14 * ssim_of_scikit_image(a, b, border=5) + (24 * 24 - 14 * 14)) / (24 * 24)
+    assert ssim(truth + inside, truth)[0].item() == pytest.approx(shares, abs=1e-6)
 
 
 def test_ssim_and_cosine_of_an_image_with_itself_are_one_and_norm_error_zero() -> None:
@@ -81,10 +97,36 @@ def test_metrics_of_a_batch_are_those_of_its_images(metric) -> None:
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim, cosine_similarity, norm_error])
-def test_metrics_refuse_two_shapes(metric) -> None:
+def test_half_precision_is_compared_in_single(metric) -> None:
     x, truth = pair()
-    with pytest.raises(InputError, match="cannot be compared"):
-        metric(x[:1], truth)
+    half = metric(x.half(), truth.bfloat16())
+    assert half.dtype == torch.float32
+    double = metric(x.half().double(), truth.bfloat16().double())
+    torch.testing.assert_close(half.double(), double, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, lpips, cosine_similarity, norm_error])
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (lambda x: x[:1], "cannot be compared"),
+        (lambda x: x.numpy(), r"ds\.images\.from_numpy"),
+        (lambda x: x.to(torch.uint8), r"ds\.images\.from_uint8"),
+        (lambda x: x.to("meta"), r"\.to\(device\)"),
+    ],
+    ids=["shapes", "array", "bytes", "devices"],
+)
+def test_what_cannot_be_compared_is_refused(metric, change, advice: str) -> None:
+    x, truth = pair(size=40)
+    with pytest.raises(InputError, match=advice):
+        metric(change(x), truth)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, lpips])
+def test_bytes_turned_to_floats_are_no_images(metric) -> None:
+    x, truth = (255 * (image + 1) / 2 for image in pair(size=40))
+    with pytest.raises(InputError, match=r"ds\.images\.from_uint8"):
+        metric(x, truth)
 
 
 def test_ssim_refuses_images_smaller_than_its_window() -> None:
@@ -178,12 +220,6 @@ def test_lpips_says_where_the_weights_go_when_they_cannot_be_downloaded(
 def test_lpips_refuses_images_that_its_networks_cannot_see(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="32×32"):
         lpips(torch.zeros(shape), torch.zeros(shape))
-
-
-def test_lpips_refuses_integers_whose_range_is_another() -> None:
-    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    with pytest.raises(InputError, match="uint8"):
-        lpips(image, image)
 
 
 def test_lpips_refuses_an_unknown_backbone() -> None:

@@ -26,7 +26,23 @@ def test_grids_fall_strictly_to_zero_from_the_noisiest_level(steps):
     assert karras_grid(steps, 80.0, 0.002)[0] == pytest.approx(80.0)
 
 
-@pytest.mark.parametrize("steps", [0, 1001, -3])
-def test_impossible_grids_are_refused(steps):
+def test_the_roots_of_karras_levels_are_evenly_spaced():
+    roots = [sigma ** (1 / 7) for sigma in karras_grid(20, 80.0, 0.002)[:-1]]
+    gaps = [a - b for a, b in itertools.pairwise(roots)]
+    assert gaps == pytest.approx([(80.0 ** (1 / 7) - 0.002 ** (1 / 7)) / 19] * 19)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        *(lambda steps=steps: ddpm_grid(steps) for steps in (0, 1001, -3)),
+        lambda: ddpm_grid(20, 1001),
+        lambda: karras_grid(0, 80.0, 0.002),
+        lambda: karras_grid(20, 0.002, 80.0),
+        lambda: karras_grid(20, 80.0, 0.0),
+        lambda: karras_grid(20, math.inf, 0.002),
+    ],
+)
+def test_impossible_grids_are_refused(grid):
     with pytest.raises(InputError):
-        ddpm_grid(steps)
+        grid()

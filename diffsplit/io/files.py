@@ -11,10 +11,21 @@ from pathlib import Path
 
 from diffsplit.errors import InputError
 
-__all__ = ["atomic_folder", "atomic_write", "usual_mode"]
+__all__ = ["atomic_folder", "atomic_write", "path_of"]
 
 PREFIX = ".diffsplit-"
 """Of temporary names: short and fixed, so that any name that a file may have leaves room for it."""
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """The path of that name.
+
+    Raises:
+        InputError: it is no text and no path.
+    """
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise InputError(f"a path is text such as 'cat.png', not {type(path).__name__}.")
+    return Path(path)
 
 
 @contextmanager
@@ -24,20 +35,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name has the suffix of ``path``.
 
     Raises:
-        InputError: the folder does not exist, or ``path`` is a folder, a device or a pipe.
+        InputError: the folder does not exist or cannot be written to, or ``path`` is a folder, a
+            device or a pipe.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder; create it or choose another output path.")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: exists and is no plain file; choose another output path.")
+    path = path_of(path)
     suffix = path.suffix if len(path.suffix) <= 16 else ""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=suffix)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{path.parent}: no such folder; create it or choose another one.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: exists and is no plain file; choose another output path.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=suffix)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be created ({error.strerror}); choose another output path."
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        usual_mode(temporary)
+        _usual_mode(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -52,8 +69,11 @@ def atomic_folder(folder: str | os.PathLike[str], last: str) -> Iterator[Path]:
 
     Args:
         last: name of the file, in the folder itself, that comes last and says that all are there.
+
+    Raises:
+        InputError: ``folder`` is a file.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give the name of a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,13 +84,13 @@ def atomic_folder(folder: str | os.PathLike[str], last: str) -> Iterator[Path]:
         for file in sorted(files, key=(temporary / last).__eq__):
             target = folder / file.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
-            usual_mode(file)
+            _usual_mode(file)
             os.replace(file, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def usual_mode(path: Path) -> None:
+def _usual_mode(path: Path) -> None:
     """Give a file that was created for its owner alone the permissions of any new file."""
     umask = os.umask(0)
     os.umask(umask)

@@ -5,179 +5,172 @@ Inside the library an image batch is a float tensor ``(B, C, H, W)`` on [-1, 1];
 
 from __future__ import annotations
 
-import io
+import math
 import os
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator
 from importlib import resources
-from pathlib import Path, PurePath, PurePosixPath
-from typing import IO
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.io.files import atomic_write
+from diffsplit.io.decoding import IMAGE_SUFFIXES, MAX_PIXELS, decode, image_files
+from diffsplit.io.files import atomic_write, path_of
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "example_cats",
+    "from_numpy",
     "from_uint8",
     "load_image",
     "load_images",
-    "read_rgb",
     "save_image",
     "to_uint8",
 ]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-MAX_PIXELS = 64_000_000
-"""The largest image that is decoded; a file that announces more is refused unread."""
-MAX_ZIPPED_BYTES = 1 << 28
-"""The largest image file that is unpacked from a zip."""
+_KINDS = ", ".join(sorted(IMAGE_SUFFIXES))
+FAR_OUTSIDE = 8.0
+"""A magnitude that no image on [-1, 1] reaches, however far an estimate is from converged."""
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] floats of any shape to 0…255 bytes, clipped and rounded to nearest."""
-    return x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    """[-1, 1] floats of any shape to 0…255 bytes, clipped and rounded to nearest.
+
+    Raises:
+        InputError: no tensor of floats, NaN or infinity, or a magnitude above 8: not an image on
+            [-1, 1].
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError(
+            f"an image is a tensor of floats on [-1, 1], not {_kind(x)}; convert bytes with "
+            "ds.images.from_uint8(x), and a NumPy array with ds.images.from_numpy(x)."
+        )
+    x = x.detach().float()
+    peak = float(x.abs().max()) if x.numel() else 0.0
+    if not math.isfinite(peak):
+        raise InputError("the image holds NaN or infinity; find out what computed them.")
+    if peak > FAR_OUTSIDE:
+        raise InputError(
+            f"the image reaches ±{peak:.4g}, far outside [-1, 1]; convert bytes with "
+            "ds.images.from_uint8(x.to(torch.uint8)), or show a signal with ds.plots.stretch(x)."
+        )
+    return x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
 def from_uint8(x: Tensor) -> Tensor:
-    """0…255 bytes of any shape to float32 on [-1, 1]."""
+    """0…255 bytes of any shape to float32 on [-1, 1].
+
+    Raises:
+        InputError: ``x`` is no tensor of bytes.
+    """
+    if not isinstance(x, Tensor) or x.dtype != torch.uint8:
+        raise InputError(
+            f"from_uint8 takes a tensor of bytes (torch.uint8), not {_kind(x)}; convert a NumPy "
+            "array with ds.images.from_numpy(x)."
+        )
     return x.float().div(127.5).sub(1)
 
 
-def _to_rgb(image: Image.Image, name: str, file_format: str | None) -> Image.Image:
-    """8-bit RGB; 16-bit gray is scaled, not clipped, and transparency shows white."""
-    if image.mode == "F":
-        raise InputError(
-            f"{name}: its pixels are floating-point numbers, of no known range; save it with 8 or "
-            "16 bits a pixel."
-        )
-    if image.mode.startswith("I;16") or image.mode == "I":
-        gray = np.asarray(image, dtype=np.float64)
-        # A PNG has 16 bits at most; elsewhere "I" may be anything, and only a guess can scale it.
-        if image.mode == "I" and file_format != "PNG" and not (256 <= gray.max() <= 65535):
-            raise InputError(
-                f"{name}: its pixels are 32-bit integers up to {gray.max():.0f}, of no known "
-                "range; save it with 8 or 16 bits a pixel."
-            )
-        gray = gray / 257
-        image = Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def _kind(x: object) -> str:
+    """What a value is, for a message."""
+    return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
 
 
-def read_rgb(source: Path | IO[bytes], size: int | None = None, name: str = "") -> Image.Image:
-    """Decode one image to RGB; with ``size`` crop the central square and resize it (Lanczos).
+def from_numpy(array: NDArray[Any], value_range: tuple[float, float] | None = None) -> Tensor:
+    """Images as NumPy programs keep them, to a batch ``(B, C, H, W)``, float32 on [-1, 1].
+
+    Args:
+        array: ``(H, W)``, ``(H, W, C)`` or ``(B, H, W, C)``, with C = 1 or C = 3 (RGB).
+        value_range: the values of black and white. Bytes (uint8) have (0, 255). For every other
+            dtype it must be given, such as (0, 1), because the values do not tell [0, 1] from
+            [-1, 1].
 
     Raises:
-        InputError: the file is missing, empty, truncated, no image, larger than `MAX_PIXELS`, or
-            of floats or integers whose range nobody knows.
+        InputError: another type or shape, no ``value_range`` where it is needed, or values outside
+            of it.
     """
-    name = name or str(source)
-    if isinstance(source, Path) and not source.is_file():
-        raise InputError(f"{name}: no such image file; give the path of a PNG or JPEG file.")
+    if not isinstance(array, np.ndarray):
+        raise InputError(
+            f"from_numpy takes a NumPy array, not {type(array).__name__}; np.asarray makes one of "
+            "an RGB Pillow image, for example."
+        )
+    batch = array[..., None] if array.ndim == 2 else array
+    batch = batch[None] if batch.ndim == 3 else batch
+    if batch.ndim != 4 or batch.shape[-1] not in (1, 3) or batch.size == 0:
+        raise InputError(
+            "NumPy images have shape (H, W), (H, W, C) or (B, H, W, C) with 1 or 3 channels, not "
+            f"{array.shape}; drop an alpha channel, and move channels to the end."
+        )
+    if array.dtype == np.uint8 and value_range is None:
+        value_range = (0, 255)
+    if value_range is None or array.dtype.kind not in "buif":
+        raise InputError(
+            f"{array.dtype} does not tell what is black and what is white; give value_range=(0, 1)"
+            ", for example, or an array of uint8."
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size is checked below, damage raises
-            with Image.open(source) as file:
-                width, height = file.size
-                if width * height > MAX_PIXELS:
-                    raise InputError(
-                        f"{name}: {width}×{height} pixels; at most {MAX_PIXELS:,} are read; "
-                        "reduce the image first."
-                    )
-                image = _to_rgb(ImageOps.exif_transpose(file), name, file.format)
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
+        black, white = (float(value) for value in value_range)
+    except (TypeError, ValueError) as error:
+        raise InputError("value_range is a pair of numbers, such as (0, 1).") from error
+    values = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
+    x = (values.permute(0, 3, 1, 2) - black).div((white - black) / 2 or math.nan).sub(1)
+    if not bool((x.abs() <= 1 + 1e-4).all()):
+        low, high = float(values.min()), float(values.max())
         raise InputError(
-            f"{name}: far too many pixels; at most {MAX_PIXELS:,} are read; reduce the image first."
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{name}: not a readable image ({error}); give an intact PNG or JPEG file."
-        ) from error
-    if size is None:
-        return image
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+            f"the values go from {low:.4g} to {high:.4g}, outside value_range=({black}, {white}); "
+            "give the values of black and white."
+        )
+    return x.clamp(-1, 1).contiguous()
 
 
-def _to_bytes(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
-
-
-def load_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
-    """One image file as a batch ``(1, 3, H, W)`` on [-1, 1].
+def load_image(
+    path: str | os.PathLike[str], size: int | None = None, channels: int | None = 3
+) -> Tensor:
+    """One image file as a batch ``(1, C, H, W)`` on [-1, 1].
 
     With ``size`` the central square is resized to ``size``×``size`` pixels (Lanczos).
 
+    Args:
+        channels: 3 for RGB; 1 for the luma 0.299 R + 0.587 G + 0.114 B (Rec. 601); None for what
+            the file has, 1 if it is gray and 3 if it is not.
+
     Raises:
-        InputError: see `read_rgb`.
+        InputError: the file is missing or damaged, larger than `MAX_PIXELS`, or of floats or
+            integers whose range is not known; or a bad argument.
     """
-    return from_uint8(_to_bytes(read_rgb(Path(path), size))[None])
+    return from_uint8(decode(path_of(path), size, channels)[None])
 
 
-def _is_image_name(path: PurePath) -> bool:
-    """Whether a name promises an image, and not the notes that a Mac puts beside each file."""
-    notes = path.name.startswith("._") or "__MACOSX" in path.parts
-    return path.suffix.lower() in IMAGE_SUFFIXES and not notes
-
-
-def _sources(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if _is_image_name(file.relative_to(path)):
-                yield str(file), file
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-                if _is_image_name(PurePosixPath(entry.filename)):
-                    if entry.file_size > MAX_ZIPPED_BYTES:
-                        raise InputError(
-                            f"{path}:{entry.filename}: {entry.file_size:,} bytes; images in a zip "
-                            f"have at most {MAX_ZIPPED_BYTES:,}."
-                        )
-                    yield f"{path}:{entry.filename}", io.BytesIO(archive.read(entry))
-    # RuntimeError: encrypted; NotImplementedError: an unknown compression.
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{path}: neither a folder nor a readable zip file; give a folder or a zip of images."
-        ) from error
-
-
-def load_images(path: str | os.PathLike[str], size: int, limit: int | None = None) -> Tensor:
+def load_images(
+    path: str | os.PathLike[str], size: int, limit: int | None = None, channels: int = 3
+) -> Tensor:
     """Every image of a folder (searched deeply) or a zip, in the order of their names.
 
+    Args:
+        size: side of the images, see `load_image`.
+        limit: read no more than this many.
+        channels: 3 for RGB, 1 for luma.
+
     Returns:
-        Bytes ``(n, 3, size, size)``: a quarter of the memory of floats; see `from_uint8`.
+        Bytes ``(n, channels, size, size)``: a quarter of the memory of floats; see `from_uint8`.
 
     Raises:
-        InputError: no such folder or zip, no image in it, or one that cannot be read.
+        InputError: no such folder or zip, no image in it, one that cannot be read, or a bad
+            argument.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such folder or zip file; give one that holds images.")
-    pictures = []
-    for name, source in _sources(path):
-        pictures.append(_to_bytes(read_rgb(source, size, name)))
-        if limit is not None and len(pictures) == limit:
-            break
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InputError(f"limit={limit!r:.40}; give the number of images to read, at least 1.")
+    if size is None or channels is None:
+        raise InputError("images of one batch have one size and number of channels; give both.")
+    files = islice(image_files(path), limit)
+    pictures = [decode(source, size, channels, name) for name, source in files]
     if not pictures:
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{path}: holds no image; files ending in {kinds} are read.")
+        raise InputError(f"{path}: holds no image; files ending in {_KINDS} are read.")
     return torch.stack(pictures)
 
 
@@ -193,23 +186,26 @@ def example_cats() -> Tensor:
 def save_image(image: Tensor, path: str | os.PathLike[str]) -> None:
     """Write one image ``(C, H, W)`` or ``(1, C, H, W)`` on [-1, 1] as an 8-bit file.
 
-    The suffix of ``path`` says the format, and an existing file is replaced.
+    One channel makes a gray file, three an RGB file. The suffix of ``path`` says the format, and an
+    existing file is replaced.
 
     Raises:
-        InputError: a batch or another shape, a suffix not among `IMAGE_SUFFIXES`, or no such
-            folder.
+        InputError: a batch or another shape, values that `to_uint8` refuses, a suffix not among
+            `IMAGE_SUFFIXES`, or a path that cannot be written to.
     """
-    if image.ndim == 4 and len(image) == 1:
-        image = image[0]
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
+    values = to_uint8(image).cpu()
+    values = values[0] if values.ndim == 4 and len(values) == 1 else values
+    if values.ndim != 3 or values.shape[0] not in (1, 3) or values.numel() == 0:
         raise InputError(
-            f"an image to save has shape (1, H, W) or (3, H, W), not {tuple(image.shape)}; "
-            "save the images of a batch one by one, or as one by figures.image_grid(batch, "
-            "columns=4)."
+            f"an image to save has shape (1, H, W) or (3, H, W), not {tuple(image.shape)}; save "
+            "the images of a batch one by one, or as one by ds.plots.image_grid(batch, columns=4)."
         )
-    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{path}: no known kind of image; end the name in one of {kinds}.")
-    array = to_uint8(image).permute(1, 2, 0).cpu().numpy()
+    if path_of(path).suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: no known kind of image; end the name in one of {_KINDS}.")
+    array = values.permute(1, 2, 0).numpy()
     with atomic_write(path) as temporary:
-        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(temporary)
+        picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+        try:
+            picture.save(temporary)
+        except (OSError, ValueError) as error:  # of a side that the format cannot have, or no space
+            raise InputError(f"{path}: the image cannot be written ({error}).") from error
