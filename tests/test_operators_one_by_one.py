@@ -23,7 +23,7 @@ from diffsplit.operators import (
     Stacked,
     dense,
 )
-from diffsplit.operators.algebra import mean_row_norm
+from diffsplit.operators.probes import mean_row_norm
 
 SHAPE = (3, 8, 8)
 

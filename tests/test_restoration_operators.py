@@ -22,7 +22,7 @@ from diffsplit.operators import (
     ScaledIdentity,
     from_config,
 )
-from diffsplit.operators.motion_kernel import motion_kernel
+from diffsplit.operators.kernels import motion_kernel
 
 SHAPE = (3, 8, 8)
 

@@ -1,37 +1,49 @@
-"""A linear map with its adjoint."""
+"""A linear map with its adjoint, and products, multiples and stacks of such maps.
+
+They are in one file because an operator builds the others: ``A @ B``, ``c * A``.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from diffsplit.counting import count_operator
+from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
-from diffsplit.noise import seeded
-from diffsplit.operators.checks import check_batch
-from diffsplit.operators.differentiable import linear
+from diffsplit.operators.checks import brief, check_batch, real
+from diffsplit.operators.fourier import FourierSpectrum
 from diffsplit.operators.gram import Gram, ScaledIdentity
-from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.probes import fingerprint_of, lanczos_norm, mean_row_norm
+from diffsplit.operators.spectrum import SelectedRows, Spectrum
+from diffsplit.operators.tensors import linear
 
-__all__ = ["LinearOperator"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Composed", "LinearOperator", "PortableOperator", "Scaled", "Stacked"]
+
+_CPU = torch.device("cpu")
 
 
 class LinearOperator(ABC):
     """A, from images ``(B, *shape_in)`` to measurements ``(B, *shape_out)``.
 
-    A subclass defines `_apply`, `_adjoint` and sets the attributes. `A @ B`, `c * A` and
-    `operators.Stacked` build new operators from old ones.
+    A subclass defines `_apply` and `_adjoint` and sets the attributes; `to` moves the tensors and
+    operators among them. ``A @ B``, ``c * A`` and `operators.Stacked` build new operators.
 
     Attributes:
         shape_in: shape of one image; N is its size.
         shape_out: shape of one measurement; M is its size.
         gram: what is known of A Aᵀ, which decides how fast a data step can be.
         stride: k, if A maps each channel of ``(C, H, W)`` by itself to ``(H/k, W/k)`` and a
-            circular shift of the image by k pixels shifts the measurement by one; else None.
+            circular shift of the image by k pixels shifts the measurement by one; else None. Such
+            an operator has a spectrum.
     """
 
     shape_in: tuple[int, ...]
@@ -40,7 +52,8 @@ class LinearOperator(ABC):
     stride: int | None = None
     pixels: Tensor | None = None
     _norm: float | None = None
-    _known_spectrum: tuple[torch.device, Spectrum] | None = None
+    _known_spectrum: tuple[torch.device | None, Spectrum] | None = None
+    __array_ufunc__ = None  # a NumPy number times A is this class's matter
 
     @abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
@@ -49,6 +62,10 @@ class LinearOperator(ABC):
     @abstractmethod
     def _adjoint(self, y: Tensor) -> Tensor:
         """Aᵀ y for ``y`` of the right shape."""
+
+    def _apply_gram(self, y: Tensor) -> Tensor:
+        """A Aᵀ y for ``y`` of the right shape."""
+        return self._apply(self._adjoint(y))
 
     def apply(self, x: Tensor) -> Tensor:
         """A x, differentiable: its gradient is one application of Aᵀ, and keeps no memory.
@@ -60,21 +77,21 @@ class LinearOperator(ABC):
             ``(B, *shape_out)``, in the dtype of ``x``.
 
         Raises:
-            InputError: ``x`` has another shape, or is not of floats.
+            InputError: ``x`` has another shape or device, or is not of floats.
         """
         check_batch(x, self.shape_in, "the operator takes images")
         count_operator(len(x))
-        return linear(x, self._apply, self._adjoint)
+        return self._computed(x, self._apply, self._adjoint)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Aᵀ y, from ``(B, *shape_out)`` to ``(B, *shape_in)``.
 
         Raises:
-            InputError: ``y`` has another shape, or is not of floats.
+            InputError: ``y`` has another shape or device, or is not of floats.
         """
         check_batch(y, self.shape_out, "the adjoint takes measurements")
         count_operator(len(y))
-        return linear(y, self._adjoint, self._apply)
+        return self._computed(y, self._adjoint, self._apply)
 
     __call__ = apply
 
@@ -82,9 +99,24 @@ class LinearOperator(ABC):
         """A Aᵀ y, from ``(B, *shape_out)`` to itself; for methods that apply it many times.
 
         Raises:
-            InputError: ``y`` has another shape, or is not of floats.
+            InputError: ``y`` has another shape or device, or is not of floats.
         """
-        return self.apply(self.adjoint(y))
+        check_batch(y, self.shape_out, "A Aᵀ takes measurements")
+        count_operator(2 * len(y))
+        return self._computed(y, self._apply_gram, self._apply_gram)
+
+    def _computed(
+        self, x: Tensor, forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        try:
+            return linear(x, forward, backward)
+        except RuntimeError as error:
+            if self.device is None or self.device.type == x.device.type:
+                raise
+            raise InputError(
+                f"the operator is on {self.device} and its input on {x.device}; move one of them "
+                "with .to(device)."
+            ) from error
 
     @property
     def size_in(self) -> int:
@@ -97,13 +129,37 @@ class LinearOperator(ABC):
         return math.prod(self.shape_out)
 
     @property
+    def pixels(self) -> Tensor | None:
+        """Which entries of the image A measures one by one: bool ``shape_in``, or None.
+
+        It is given where A only picks entries, in their order, and multiplies all of them by one
+        factor: then AᵀA = c·diag(pixels) with c = ``gram.mean``.
+        """
+        return None
+
+    @property
     def has_spectrum(self) -> bool:
         """Whether `spectrum` has an answer."""
-        return type(self)._make_spectrum is not LinearOperator._make_spectrum
+        known = self.pixels is not None or self.stride is not None
+        return known or type(self)._make_spectrum is not LinearOperator._make_spectrum
 
     def _make_spectrum(self) -> Spectrum:
         """The decomposition, on the device of the operator, where there is one."""
-        raise NotImplementedError
+        pixels = self.pixels
+        if pixels is None:
+            return FourierSpectrum(self._first_row(), self.shape_in, self.shape_out)
+        ones = torch.ones(1, *self.shape_in, dtype=torch.float64, device=pixels.device)
+        factor, rows = self._apply(ones).flatten()[0], pixels.flatten().nonzero().squeeze(1)
+        return SelectedRows(self.shape_in, self.shape_out, rows, 1.0).scaled(float(factor))
+
+    def _first_row(self) -> Tensor:
+        """Aᵀe for the first pixel of every channel, ``(C, H, W)`` in float64.
+
+        All other rows of an operator with a stride are shifts of it.
+        """
+        unit = torch.zeros(1, *self.shape_out, dtype=torch.float64, device=self.device)
+        unit[..., 0, 0] = 1
+        return self._adjoint(unit)[0]
 
     @torch.no_grad()
     def spectrum(self) -> Spectrum:
@@ -117,7 +173,7 @@ class LinearOperator(ABC):
                 f"{type(self).__name__} has no cheap singular value decomposition; use a solver "
                 "that needs A and its adjoint alone, or from_matrix for a small operator."
             )
-        device = self._device()
+        device = self.device
         if self._known_spectrum is None or self._known_spectrum[0] != device:
             with torch.inference_mode(False):
                 self._known_spectrum = device, self._make_spectrum()
@@ -135,21 +191,51 @@ class LinearOperator(ABC):
             elif self.has_spectrum:
                 self._norm = float(self.spectrum().singular_values.max())
             else:
-                from diffsplit.operators.norm import lanczos_norm
-
-                self._norm = lanczos_norm(self)
+                self._norm = lanczos_norm(
+                    lambda y: self._apply(self._adjoint(y)), self.shape_out, self.device or _CPU
+                )
         return self._norm
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where images and measurements have to be; None if A follows them to any device."""
+        stored = [value.device for value in vars(self).values() if isinstance(value, Tensor)]
+        places = stored + [place for part in self._parts() if (place := part.device)]
+        return next((place for place in places if place != _CPU), _CPU if places else None)
+
+    def _parts(self) -> list[LinearOperator]:
+        """The operators among the attributes, alone or in tuples."""
+        values = vars(self).values()
+        parts = (part for value in values for part in (value if type(value) is tuple else [value]))
+        return [part for part in parts if isinstance(part, LinearOperator)]
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> LinearOperator:
-        """Move stored tensors, in place, and return the operator."""
+    ) -> Self:
+        """Move stored tensors, in place, and return the operator.
+
+        Args:
+            device: None to leave them where they are.
+            dtype: of stored floats.
+
+        Raises:
+            InputError: there is no such device, or these are no floats.
+        """
+        place = None if device is None else checked_device(device)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputError(f"operators are stored in floats, as in float32, not {brief(dtype)}.")
+        self._move(place, dtype)
+        self._known_spectrum = self._norm = None  # what was kept may have been of another rounding
         return self
 
-    def _forget(self) -> None:
-        """What was found and kept may have been of another rounding: `to` calls this."""
-        self._known_spectrum = None
-        self._norm = None
+    def _move(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        """Move the tensors and operators among the attributes."""
+        for name, value in list(vars(self).items()):
+            if isinstance(value, Tensor):
+                kept = value.dtype if dtype is None or not value.is_floating_point() else dtype
+                setattr(self, name, value.to(device=device, dtype=kept))
+        for part in self._parts():
+            part.to(device, dtype)
 
     def config(self) -> dict[str, Any]:
         """What `operators.from_config` needs to build this operator again: plain JSON values.
@@ -162,47 +248,179 @@ class LinearOperator(ABC):
             "use an operator that a seed or a mask describes."
         )
 
-    @torch.no_grad()
     def fingerprint(self) -> list[float]:
         """Eight random sums of all measurements of a random image.
 
         Another machine's equal operator reproduces them to about 1e-4 of the largest, and another
-        operator does not. All that is random are small integers, drawn on the CPU, which are the
-        same everywhere.
+        operator does not.
         """
-        generator = seeded(0, "fingerprint")
-        # In steps of 1/512, which even half precision holds exactly.
-        probe = torch.randint(-512, 513, (1, self.size_in), generator=generator) / 512
-        image = probe.reshape(1, *self.shape_in).to(self._device())
-        values = self.apply(image).flatten().cpu().double()
-        sums = []
-        for _ in range(8):
-            signs = torch.randint(2, values.shape, generator=generator, dtype=torch.int8)
-            sums.append(values.dot((2 * signs - 1).double()).item() / math.sqrt(len(values)))
-        return [float(f"{value:.9g}") for value in sums]
-
-    def _device(self) -> torch.device:
-        """Where the stored tensors are, its own or those of an operator inside; else the CPU."""
-        cpu = torch.device("cpu")
-        for value in vars(self).values():
-            for part in value if isinstance(value, tuple) else (value,):
-                if isinstance(part, Tensor):
-                    device = part.device
-                else:
-                    device = part._device() if isinstance(part, LinearOperator) else cpu
-                if device != cpu:  # parts that follow their input state no place of their own
-                    return device
-        return cpu
+        return fingerprint_of(self._apply, self.shape_in, self.device or _CPU)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({tuple(self.shape_in)} → {tuple(self.shape_out)})"
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        from diffsplit.operators.algebra import Composed
-
         return Composed(self, other)
 
     def __rmul__(self, factor: float) -> LinearOperator:
-        from diffsplit.operators.algebra import Scaled
-
         return Scaled(self, factor)
+
+
+class PortableOperator(LinearOperator):
+    """An operator that works wherever its images are: it stores no tensor, or in `Constants`."""
+
+    _place = _CPU
+
+    def _move(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        """Note where images will live; what is stored follows them, in their precision."""
+        self._place = device or self._place
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where `to` moved it; None if it was not, or to the CPU."""
+        return None if self._place == _CPU else self._place
+
+
+class Composed(LinearOperator):
+    """``outer`` after ``inner``, also written ``outer @ inner``.
+
+    Two operators with a stride, such as a reduction after a circular blur, have a spectrum, and so
+    have two that pick pixels.
+
+    Args:
+        outer: takes what ``inner`` gives.
+        inner: takes the images.
+
+    Raises:
+        InputError: the shapes do not match.
+    """
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        self.outer, self.inner = _operator(outer), _operator(inner)
+        if outer.shape_in != inner.shape_out:
+            raise InputError(
+                f"an operator on shape {outer.shape_in} cannot follow one that gives "
+                f"{inner.shape_out}; the two must agree."
+            )
+        self.shape_in, self.shape_out = inner.shape_in, outer.shape_out
+        if outer.stride is not None and inner.stride is not None:
+            self.stride = outer.stride * inner.stride
+        if isinstance(inner.gram, ScaledIdentity):  # then A Aᵀ = c · outer outerᵀ
+            kind = ScaledIdentity if isinstance(outer.gram, ScaledIdentity) else Gram
+            self.gram = kind(outer.gram.mean * inner.gram.mean)
+        elif self.stride is not None:
+            self.gram = Gram(float(self._first_row().square().sum()) / self.shape_in[0])
+        else:
+            self.gram = Gram(mean_row_norm(self._adjoint, self.shape_out, self.device or _CPU))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.outer._apply(self.inner._apply(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.inner._adjoint(self.outer._adjoint(y))
+
+    def _apply_gram(self, y: Tensor) -> Tensor:
+        if isinstance(self.inner.gram, ScaledIdentity):
+            return self.outer._apply_gram(y) * self.inner.gram.mean
+        return super()._apply_gram(y)
+
+    @property
+    def pixels(self) -> Tensor | None:
+        inner, outer = self.inner.pixels, self.outer.pixels
+        if inner is None or outer is None:
+            return None
+        return torch.zeros_like(inner).masked_scatter(inner, outer.flatten())
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "composed", "outer": self.outer.config(), "inner": self.inner.config()}
+
+
+class Scaled(LinearOperator):
+    """``factor`` · A, also written ``factor * A``.
+
+    Args:
+        operator: A.
+        factor: a number other than 0, of magnitude between 1e-18 and 1e18.
+
+    Raises:
+        InputError: no operator, or another factor.
+    """
+
+    def __init__(self, operator: LinearOperator, factor: float) -> None:
+        self.operator = _operator(operator)
+        self.factor = real(factor, "the factor of an operator")
+        if not 1e-18 < abs(self.factor) < 1e18:  # so that its square fits float32
+            raise InputError(
+                f"the factor of an operator has a magnitude between 1e-18 and 1e18, "
+                f"not {self.factor}; rescale the images or the noise level instead."
+            )
+        self.shape_in, self.shape_out = operator.shape_in, operator.shape_out
+        self.gram = operator.gram.scaled(self.factor)
+        self.stride = operator.stride
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.operator._apply(x) * self.factor
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._adjoint(y) * self.factor
+
+    def _apply_gram(self, y: Tensor) -> Tensor:
+        return self.operator._apply_gram(y) * self.factor**2
+
+    @property
+    def pixels(self) -> Tensor | None:
+        return self.operator.pixels
+
+    @property
+    def has_spectrum(self) -> bool:
+        return self.operator.has_spectrum
+
+    def _make_spectrum(self) -> Spectrum:
+        return self.operator.spectrum().scaled(self.factor)
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "scaled", "operator": self.operator.config(), "factor": self.factor}
+
+
+class Stacked(LinearOperator):
+    """Several looks at one image: the measurements of each, flattened, one after the other.
+
+    Args:
+        operators: one or more, for images of one shape.
+
+    Raises:
+        InputError: none given, or their images differ in shape.
+    """
+
+    def __init__(self, *operators: LinearOperator) -> None:
+        if not operators:
+            raise InputError("a stack needs at least one operator.")
+        self.operators = tuple(_operator(operator) for operator in operators)
+        shapes = {operator.shape_in for operator in operators}
+        if len(shapes) > 1:
+            raise InputError(f"stacked operators take images of one shape, not of {shapes}.")
+        self._sizes = [operator.size_out for operator in operators]
+        self.shape_in, self.shape_out = operators[0].shape_in, (sum(self._sizes),)
+        # Traces add, whatever the angle between the rows of two operators.
+        trace = sum(operator.size_out * operator.gram.mean for operator in operators)
+        self.gram = operators[0].gram if len(operators) == 1 else Gram(trace / self.size_out)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return torch.cat([operator._apply(x).flatten(1) for operator in self.operators], 1)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        parts = zip(self.operators, torch.split(y, self._sizes, 1), strict=True)
+        images = [part._adjoint(values.reshape(-1, *part.shape_out)) for part, values in parts]
+        return torch.stack(images).sum(0)
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "stacked", "operators": [operator.config() for operator in self.operators]}
+
+
+def _operator(value: Any) -> LinearOperator:
+    if not isinstance(value, LinearOperator):
+        raise InputError(
+            f"an operator is combined with others, not with {brief(value)}; write c * A with a "
+            "number, A @ B and Stacked(A, B) with operators, A.apply(x) with images."
+        )
+    return value

@@ -1,4 +1,8 @@
-"""Convolution with a kernel, by the fast Fourier transform."""
+"""Convolution with a kernel, by the fast Fourier transform.
+
+A reflecting boundary continues the image without repeating its edge: the indices −1, −2, … are
+1, 2, …
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,11 @@ from torch import Tensor
 from torch.fft import irfft2, rfft2
 from torch.nn.functional import pad
 
-from diffsplit.errors import InputError
-from diffsplit.operators.blur_kernels import checked_kernel, gaussian_kernel
-from diffsplit.operators.checks import brief, integer, shape_of
-from diffsplit.operators.constants import Constants, PortableOperator
-from diffsplit.operators.fourier import FourierSpectrum
+from diffsplit.operators.base import PortableOperator
+from diffsplit.operators.checks import choice, integer, shape_of
 from diffsplit.operators.gram import Gram, ScaledIdentity
-from diffsplit.operators.motion_kernel import motion_kernel
-from diffsplit.operators.reflected import fast_length, fold, mean_square_of_rows
-from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.kernels import checked_kernel, gaussian_kernel, motion_kernel
+from diffsplit.operators.tensors import Constants
 
 __all__ = ["Blur"]
 
@@ -48,8 +48,8 @@ class Blur(PortableOperator):
         kernel = checked_kernel(kernel, shape)
         data = kernel.numpy().astype("<f4").tobytes()
         size = list(kernel.shape if len(kernel) > 1 else kernel.shape[1:])
-        choice = {"kernel": base64.b64encode(data).decode(), "kernel_shape": size}
-        self._keep(shape, kernel, boundary, choice)
+        given = {"kernel": base64.b64encode(data).decode(), "kernel_shape": size}
+        self._keep(shape, kernel, boundary, given)
 
     @classmethod
     def gaussian(
@@ -79,7 +79,7 @@ class Blur(PortableOperator):
         seed: int,
         boundary: str = "circular",
     ) -> Blur:
-        """Camera shake, a random curve of sum 1: see `operators.motion_kernel`.
+        """Camera shake, a random curve of sum 1: see `operators.kernels`.
 
         Args:
             shape: ``(C, H, W)``.
@@ -93,22 +93,21 @@ class Blur(PortableOperator):
         """
         shape, size = _fitting(shape, size)
         kernel = motion_kernel(size, intensity, seed)
-        choice = {"size": size, "intensity": float(intensity), "seed": int(seed)}
-        return cls.__new__(cls)._keep(shape, kernel[None], boundary, choice)
+        given = {"size": size, "intensity": float(intensity), "seed": int(seed)}
+        return cls.__new__(cls)._keep(shape, kernel[None], boundary, given)
 
     def _keep(
-        self, shape: tuple[int, ...], kernel: Tensor, boundary: str, choice: dict[str, Any]
+        self, shape: tuple[int, ...], kernel: Tensor, boundary: str, given: dict[str, Any]
     ) -> Blur:
-        if boundary not in ("circular", "reflect"):
-            raise InputError(f'the boundary is "circular" or "reflect", not {brief(boundary)}.')
+        self.boundary = choice(boundary, "the boundary", ("circular", "reflect"))
         self.shape_in = self.shape_out = shape
-        self.kernel, self.boundary, self._choice = kernel, boundary, choice
+        self.kernel, self._given = kernel, given
         _, h, w = kernel.shape
         # Rows (before, after) and columns that the image grows by; the size that is transformed.
         self._pads = [((n - 1) // 2, n // 2) if boundary == "reflect" else (0, 0) for n in (h, w)]
         sides = [side + sum(pads) for side, pads in zip(shape[1:], self._pads, strict=True)]
         if boundary == "reflect":
-            sides = [fast_length(side) for side in sides]
+            sides = [_fast_length(side) for side in sides]
         self._grid = (sides[0], sides[1])
         response = torch.zeros(len(kernel), *self._grid, dtype=torch.float64)
         response[:, :h, :w] = kernel
@@ -120,15 +119,8 @@ class Blur(PortableOperator):
             one = bool((kernel != 0).sum((1, 2)).eq(1).all() and (energy == energy[0]).all())
             self.gram = (ScaledIdentity if one else Gram)(float(energy.mean()))
         else:
-            self.gram = Gram(mean_square_of_rows(kernel, shape[1:]))
+            self.gram = Gram(_mean_square_of_rows(kernel, shape[1:]))
         return self
-
-    @property
-    def has_spectrum(self) -> bool:
-        return self.boundary == "circular"
-
-    def _make_spectrum(self) -> Spectrum:
-        return FourierSpectrum(self)
 
     def _convolve(self, x: Tensor, transfer: Tensor) -> Tensor:
         result: Tensor = irfft2(rfft2(x, self._grid) * transfer, self._grid)
@@ -151,19 +143,73 @@ class Blur(PortableOperator):
             return self._convolve(work, transfer).to(y.dtype)
         (top, _), (left, _) = self._pads
         x = self._convolve(pad(work, (left, 0, top, 0)), transfer)
-        x = fold(x, *self._pads[0], self.shape_in[1], dim=-2)
-        return fold(x, *self._pads[1], self.shape_in[2], dim=-1).to(y.dtype)
+        x = _fold(x, *self._pads[0], self.shape_in[1], dim=-2)
+        return _fold(x, *self._pads[1], self.shape_in[2], dim=-1).to(y.dtype)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": "blur",
-            "shape": list(self.shape_in),
-            **self._choice,
-            "boundary": self.boundary,
-        }
+        shape = list(self.shape_in)
+        return {"kind": "blur", "shape": shape, **self._given, "boundary": self.boundary}
 
 
 def _fitting(shape: Sequence[int], size: int) -> tuple[tuple[int, ...], int]:
     shape = shape_of(shape, ndim=3)
     side = min(shape[1:])
     return shape, integer(size, f"the size of a kernel for {side} pixels", 1, side)
+
+
+def _fast_length(n: int) -> int:
+    """The smallest even number ≥ n without prime factors above 5, for which an FFT is fast."""
+    while True:
+        n += n % 2
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 2
+
+
+def _fold(x: Tensor, before: int, after: int, size: int, dim: int) -> Tensor:
+    """The adjoint of padding by reflection: what lies outside is added to where it came from.
+
+    Args:
+        x: at least before + size + after entries along ``dim``; further ones are dropped.
+        before: entries that were added in front.
+        after: entries that were added behind.
+        size: entries of the image.
+        dim: the dimension that was padded.
+    """
+    image = x.narrow(dim, before, size).clone()
+    image.narrow(dim, 1, before).add_(x.narrow(dim, 0, before).flip(dim))
+    behind = x.narrow(dim, before + size, after).flip(dim)
+    image.narrow(dim, size - 1 - after, after).add_(behind)
+    return image
+
+
+def _coincidences(taps: int, size: int) -> Tensor:
+    """For how many of ``size`` positions two taps of a kernel fall on the same pixel: (taps, taps).
+
+    At position i the taps t and t' read i + c − t and i + c − t', which are one pixel if their sum
+    is 0 or 2 (size − 1), the two mirrors.
+    """
+    t = torch.arange(taps)
+    total, center = t[:, None] + t, taps // 2
+    even = (total % 2 == 0) & (t[:, None] != t)
+    count = torch.diag(torch.full((taps,), float(size), dtype=torch.float64))
+    for position in (total // 2 - center, total // 2 - center + size - 1):
+        count += even & (position >= 0) & (position < size)
+    return count
+
+
+def _mean_square_of_rows(kernel: Tensor, sides: Sequence[int]) -> float:
+    """tr(A Aᵀ)/M of a convolution under a reflecting boundary, exactly.
+
+    Args:
+        kernel: ``(C or 1, h, w)`` in float64.
+        sides: (H, W) of the images.
+    """
+    rows = _coincidences(kernel.shape[1], sides[0])
+    columns = _coincidences(kernel.shape[2], sides[1])
+    trace = (rows @ kernel @ columns * kernel).sum((1, 2)).mean()
+    return float(trace) / (sides[0] * sides[1])

@@ -1,7 +1,8 @@
-"""Arguments of operators, checked in one place: they may come from a hostile file."""
+"""Checks of the arguments of operators, which may come from a file that nobody vouches for."""
 
 from __future__ import annotations
 
+import base64
 import math
 import operator
 from collections.abc import Sequence
@@ -11,7 +12,17 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["MAX_SIZE", "brief", "check_batch", "integer", "real", "seed_of", "shape_of"]
+__all__ = [
+    "MAX_SIZE",
+    "brief",
+    "check_batch",
+    "choice",
+    "decoded",
+    "integer",
+    "real",
+    "seed_of",
+    "shape_of",
+]
 
 MAX_SIZE = 2**26
 """The largest number of entries of one image."""
@@ -58,6 +69,18 @@ def real(value: Any, name: str) -> float:
     return number
 
 
+def choice(value: Any, name: str, options: Sequence[str]) -> str:
+    """``value``, one of the words in ``options``.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if not isinstance(value, str) or value not in options:
+        words = " or ".join(f'"{option}"' for option in options)
+        raise InputError(f"{name} is {words}, not {brief(value)}.")
+    return value
+
+
 def shape_of(value: Any, ndim: int | None = None) -> tuple[int, ...]:
     """``value`` as the shape of one image, with ``ndim`` dimensions if that is given.
 
@@ -89,12 +112,31 @@ def seed_of(value: Any) -> int:
     return integer(value, "a seed", 0, 2**32 - 1)
 
 
-def check_batch(x: Tensor, shape: Sequence[int], what: str) -> None:
-    """Refuse a batch whose entries are not of ``shape``, or no floats.
+def decoded(text: Any, size: int, name: str) -> bytes:
+    """The ``size`` bytes that ``text`` holds in base64.
+
+    Raises:
+        InputError: it is no base64, or of another length.
+    """
+    # base64 writes three bytes as four characters.
+    if isinstance(text, str) and len(text) == 4 * math.ceil(size / 3):
+        try:
+            data = base64.b64decode(text, validate=True)
+        except ValueError:
+            data = b""
+        if len(data) == size:
+            return data
+    raise InputError(f"{name} is a text in base64 that holds {size} bytes; this is no such text.")
+
+
+def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
+    """Refuse what is no tensor of floats ``(B, *shape)``.
 
     Raises:
         InputError: with ``what`` as its start, such as "the operator takes images".
     """
+    if not isinstance(x, Tensor):
+        raise InputError(f"{what} as a tensor, not {brief(x)}; convert with torch.as_tensor(…).")
     if tuple(x.shape[1:]) != tuple(shape):
         sizes = ", ".join(map(str, shape))
         raise InputError(
@@ -102,4 +144,4 @@ def check_batch(x: Tensor, shape: Sequence[int], what: str) -> None:
             "reshape the input or build the operator for its shape."
         )
     if not x.is_floating_point():
-        raise InputError(f"{what} of floats, not {x.dtype}; convert the input with .float().")
+        raise InputError(f"{what} of real floats, not {x.dtype}; convert the input with .float().")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.operators.base import PortableOperator
 from diffsplit.operators.checks import MAX_SIZE, brief, real, shape_of
-from diffsplit.operators.constants import Constants, PortableOperator
 from diffsplit.operators.gram import Gram, ScaledIdentity
-from diffsplit.operators.spectra import MatrixSpectrum
-from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.spectrum import MatrixSpectrum, Spectrum, is_scaled_identity
+from diffsplit.operators.tensors import Constants
 
 __all__ = ["ChannelMix", "Grayscale"]
 
@@ -26,7 +27,7 @@ class ChannelMix(PortableOperator):
 
     Args:
         shape: ``(C, H, W)``, at most 256 channels.
-        matrix: ``(K, C)``, a tensor or a list of rows, with at most 256 rows.
+        matrix: ``(K, C)``, a tensor, an array or a list of rows, with at most 256 rows.
 
     Attributes:
         matrix: ``(K, C)``, float64 on the CPU.
@@ -45,10 +46,7 @@ class ChannelMix(PortableOperator):
         self._constants = Constants(matrix=self.matrix)
         gram = self.matrix @ self.matrix.T
         mean = float(gram.diagonal().mean())
-        orthogonal = (
-            gram - mean * torch.eye(len(gram), dtype=torch.float64)
-        ).abs().max() <= 1e-12 * mean
-        self.gram = (ScaledIdentity if orthogonal else Gram)(mean)
+        self.gram = (ScaledIdentity if is_scaled_identity(gram, mean) else Gram)(mean)
 
     def _apply(self, x: Tensor) -> Tensor:
         matrix = self._constants.like("matrix", x)
@@ -59,14 +57,12 @@ class ChannelMix(PortableOperator):
         return torch.einsum("kc,bkhw->bchw", matrix, y.to(matrix.dtype)).to(y.dtype)
 
     def _make_spectrum(self) -> Spectrum:
-        return MatrixSpectrum(self.matrix.to(self._device()), self.shape_in, self.shape_out)
+        matrix = self.matrix.to(self.device or self.matrix.device)
+        return MatrixSpectrum(matrix, self.shape_in, self.shape_out)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": "channel_mix",
-            "shape": list(self.shape_in),
-            "matrix": self.matrix.tolist(),
-        }
+        matrix = self.matrix.tolist()
+        return {"kind": "channel_mix", "shape": list(self.shape_in), "matrix": matrix}
 
 
 class Grayscale(ChannelMix):
@@ -96,7 +92,8 @@ def _checked(matrix: Any, channels: int) -> Tensor:
     """The matrix in float64, when it is finite and fits."""
     if channels > _MAX_CHANNELS:
         raise InputError(f"channels are mixed of at most {_MAX_CHANNELS}, not of {channels}.")
-    rows = matrix.tolist() if isinstance(matrix, Tensor) and matrix.ndim == 2 else matrix
+    array = isinstance(matrix, Tensor | np.ndarray) and matrix.ndim == 2
+    rows = matrix.tolist() if array else matrix
     if (
         not isinstance(rows, Sequence)
         or not 1 <= len(rows) <= _MAX_CHANNELS

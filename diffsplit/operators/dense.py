@@ -1,23 +1,44 @@
-"""Operators with a stored matrix: products in the precision of the vector, not of the matrix."""
+"""Operators with a stored matrix: a Gaussian one, or a user's.
+
+Products are computed in the precision of the image, if that is the wider one. A matrix that is
+stored in a lower precision is then converted block by block, never as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.devices import checked_device
+from diffsplit.errors import InputError
+from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import check_batch
+from diffsplit.operators.checks import brief, choice, integer, seed_of, shape_of
+from diffsplit.operators.gram import Gram, IIDRows, ScaledIdentity
+from diffsplit.operators.spectrum import MatrixSpectrum, Spectrum
 
-__all__ = ["DenseOperator", "multiply", "multiply_transposed"]
+__all__ = ["MAX_ENTRIES", "DenseOperator", "GaussianMatrix", "MatrixOperator", "columns_of"]
+
+MAX_ENTRIES = 2**32
+"""The largest M·N of a Gaussian matrix that is stored: 8.6 GB in half precision."""
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_MAX_UNKNOWNS = 4096  # up to here a dense decomposition fits memory and patience
 
 _BLOCK = {"cpu": 2**21, "cuda": 2**27}
 """Entries that are converted at a time: few enough to stay in cache, or to launch few kernels."""
 
 _GRAM_ROWS = 8192
 """M up to which A Aᵀ is worth its memory, 268 MB in float32 and twice that in float64."""
+
+_TOLERANCE = 1e-3  # of announced orthogonality; float32 stays well below
 
 
 class _Kept(NamedTuple):
@@ -35,6 +56,8 @@ class _Kept(NamedTuple):
 class DenseOperator(LinearOperator):
     """What a `GaussianMatrix` and a user's matrix share.
 
+    A Aᵀ y takes the matrix A Aᵀ if M ≤ N and M ≤ 8192; it is found at the first call and kept.
+
     Attributes:
         matrix: A, ``(M, N)``.
     """
@@ -43,32 +66,172 @@ class DenseOperator(LinearOperator):
     _known_gram: _Kept | None = None
 
     def _apply(self, x: Tensor) -> Tensor:
-        return multiply(self.matrix, x.flatten(1))
+        return _multiply(self.matrix, x.flatten(1))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
+        return _multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
 
-    def apply_gram(self, y: Tensor) -> Tensor:
-        """A Aᵀ y ``(B, M)``; with M ≤ N and M ≤ 8192 A Aᵀ is found at the first call and kept.
-
-        Raises:
-            InputError: ``y`` has another shape, or is not of floats.
-        """
+    def _apply_gram(self, y: Tensor) -> Tensor:
         if self.size_out > min(_GRAM_ROWS, self.size_in):
-            return super().apply_gram(y)
-        check_batch(y, self.shape_out, "A Aᵀ takes measurements")
+            return super()._apply_gram(y)
         dtype = torch.promote_types(torch.promote_types(self.matrix.dtype, y.dtype), torch.float32)
         if self._known_gram is None or not self._known_gram.serves(self.matrix, dtype):
             gram = _outer(self.matrix, dtype)
             self._known_gram = _Kept(gram, self.matrix, _version(self.matrix))
-        return multiply(self._known_gram.gram, y)
+        return _multiply(self._known_gram.gram, y)
 
 
-def multiply(matrix: Tensor, x: Tensor) -> Tensor:
-    """``x @ matrix.T`` for ``(M, N)`` and ``(B, N)``, in the wider dtype of the two.
+class GaussianMatrix(DenseOperator):
+    """A with independent entries N(0, 1/M): rows of squared norm N/M, and E AᵀA = I.
 
-    A matrix stored in a lower precision is never converted as a whole, nor copied.
+    Drawn in float32 on the CPU, row by row, so that a seed gives the same matrix on every device;
+    a matrix with more rows starts, but for the scale, with the rows of a smaller one.
+
+    Args:
+        shape: shape of one image, N entries.
+        rows: M ≥ 1, the number of measurements.
+        seed: from 0 to 2³² − 1.
+        dtype: how the matrix is stored; ``torch.float16`` halves the memory for relative errors of
+            about 3e-4 in A, which is then another fixed matrix, known exactly.
+        device: where it is stored.
+
+    Raises:
+        InputError: bad arguments, or M·N above `MAX_ENTRIES` or the memory.
     """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        rows: int,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.shape_in = shape_of(shape)
+        size = self.size_in
+        rows = integer(rows, "the number of rows", 1, MAX_ENTRIES)
+        if rows * size > MAX_ENTRIES:
+            raise InputError(
+                f"a Gaussian matrix of {rows} × {size} is more than {MAX_ENTRIES:,} entries; "
+                "use fewer rows, or RandomizedTransform, which stores no matrix."
+            )
+        if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES:
+            raise InputError(
+                f"a Gaussian matrix is stored in floats of 16 to 64 bits, not {brief(dtype)}."
+            )
+        self.shape_out = (rows,)
+        self.gram = IIDRows(size / rows)
+        self.seed = seed_of(seed)
+        generator = seeded(self.seed, "GaussianMatrix")
+        self.matrix = _allocate(rows, size, dtype, checked_device(device))
+        for row in self.matrix:
+            row.copy_(torch.randn(size, generator=generator, dtype=torch.float32) / math.sqrt(rows))
+
+    def _move(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        """Move the matrix, or store it in a lower precision.
+
+        A higher one is ignored: it would cost memory and bring back nothing, and products have the
+        precision of the image already.
+        """
+        if dtype is not None and torch.promote_types(dtype, self.matrix.dtype) != self.matrix.dtype:
+            dtype = None
+        super()._move(device, dtype)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": "gaussian",
+            "shape": list(self.shape_in),
+            "rows": self.size_out,
+            "seed": self.seed,
+            "dtype": str(self.matrix.dtype).removeprefix("torch."),
+        }
+
+
+class MatrixOperator(DenseOperator):
+    """A dense matrix. With at most 4096 columns it has a spectrum, decomposed in float64.
+
+    Args:
+        matrix: ``(M, N)``, real floats, a tensor, a NumPy array or a list of rows.
+        shape_in: shape of one image, with N entries; ``(N,)`` if None.
+        rows: what you know of them, for message passing: "iid" for a matrix of independent entries
+            of mean 0 and one variance (not checked), "orthogonal" for orthogonal rows of one
+            length (checked).
+
+    Raises:
+        InputError: no finite matrix of floats, all zero, of another width than ``shape_in``, or
+            without the rows that were announced.
+    """
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        shape_in: Sequence[int] | None = None,
+        rows: Literal["iid", "orthogonal"] | None = None,
+    ) -> None:
+        self.matrix = matrix = _tensor(matrix)
+        if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
+            raise InputError(
+                f"a matrix (M, N) of real floats was expected, not {matrix.dtype} "
+                f"{tuple(matrix.shape)}; convert yours."
+            )
+        self.shape_in, self.shape_out = columns_of(matrix.shape, shape_in), (len(matrix),)
+        trace = sum(float(row.double().square().sum()) for row in matrix)
+        if not 0 < trace < math.inf:
+            raise InputError("the matrix is all zero, or holds NaN or infinity.")
+        self.gram = self._gram_of(rows, trace / len(matrix))
+
+    def _gram_of(self, rows: Any, mean: float) -> Gram:
+        if rows is None:
+            return Gram(mean)
+        if choice(rows, "what is known of the rows", ("iid", "orthogonal")) == "iid":
+            return IIDRows(mean)
+        generator = seeded(0, "rows")
+        probe = torch.randn((4, self.size_out), generator=generator).to(self.matrix)
+        error = self._apply(self._adjoint(probe)) - mean * probe
+        if not error.norm() <= _TOLERANCE * mean * probe.norm():
+            raise InputError(
+                "the rows of the matrix are not orthogonal and of one length; leave out rows, or "
+                "say rows='iid' if its entries are independent."
+            )
+        return ScaledIdentity(mean)
+
+    @property
+    def has_spectrum(self) -> bool:
+        return self.size_in <= _MAX_UNKNOWNS
+
+    def _make_spectrum(self) -> Spectrum:
+        return MatrixSpectrum(self.matrix, self.shape_in, self.shape_out)
+
+
+def columns_of(shape: Sequence[int], shape_in: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of the images that a matrix of ``shape`` (M, N) takes.
+
+    Raises:
+        InputError: ``shape_in`` is not None and has not N entries.
+    """
+    result = shape_of([shape[1]] if shape_in is None else shape_in)
+    if math.prod(result) != shape[1]:
+        raise InputError(
+            f"a matrix with {shape[1]} columns does not fit images of shape {result}, which have "
+            f"{math.prod(result)} entries."
+        )
+    return result
+
+
+def _tensor(matrix: Any) -> Tensor:
+    """A tensor, or what PyTorch makes of an array or of rows."""
+    try:
+        if not isinstance(matrix, Tensor):  # PyTorch takes no foreign byte order or negative step
+            array = np.asarray(matrix)
+            matrix = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"a matrix (M, N) of floats was expected, not {brief(matrix)}.") from error
+    result: Tensor = matrix.detach().to_dense()
+    return result
+
+
+def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    """``x @ matrix.T`` for ``(M, N)`` and ``(B, N)``, in the wider dtype of the two."""
     dtype = torch.promote_types(matrix.dtype, x.dtype)
     work = x.to(dtype)
     if dtype == matrix.dtype:
@@ -79,7 +242,7 @@ def multiply(matrix: Tensor, x: Tensor) -> Tensor:
     return result.to(x.dtype)
 
 
-def multiply_transposed(matrix: Tensor, y: Tensor) -> Tensor:
+def _multiply_transposed(matrix: Tensor, y: Tensor) -> Tensor:
     """``y @ matrix`` for ``(M, N)`` and ``(B, M)``, in the wider dtype of the two."""
     dtype = torch.promote_types(matrix.dtype, y.dtype)
     work = y.to(dtype)
@@ -121,3 +284,24 @@ def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]
     for start in range(0, len(matrix), height):
         rows = slice(start, min(start + height, len(matrix)))
         yield rows, buffer[: rows.stop - start].copy_(matrix[rows])
+
+
+def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    needed = rows * size * dtype.itemsize
+    advice = "use float16, fewer rows, or RandomizedTransform, which stores no matrix."
+    if device.type == "cpu" and needed > _memory():  # else the system might kill the process
+        raise InputError(f"the Gaussian matrix needs {needed / 1e9:.1f} GB of memory; {advice}")
+    try:
+        return torch.empty(rows, size, dtype=dtype, device=device)
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"no room for the {needed / 1e9:.1f} GB of a Gaussian matrix on {device}; {advice}"
+        ) from error
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine, infinity where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.operators.checks import brief, integer, shape_of
-from diffsplit.operators.constants import Constants, PortableOperator
-from diffsplit.operators.fourier import FourierSpectrum
+from diffsplit.operators.base import PortableOperator
+from diffsplit.operators.checks import choice, integer, shape_of
+from diffsplit.operators.fourier import BlockMeanSpectrum
 from diffsplit.operators.gram import Gram, ScaledIdentity
-from diffsplit.operators.reflection import BlockMeanSpectrum
 from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.tensors import Constants
 
 __all__ = ["Downsample"]
 
@@ -47,11 +47,7 @@ class Downsample(PortableOperator):
                 f"images of {height}×{width} pixels cannot be reduced by {self.factor}; "
                 "choose a divisor of both sides, or crop the images."
             )
-        if kernel not in ("average", "bicubic", "lanczos"):
-            raise InputError(
-                f'the kernel is "average", "bicubic" or "lanczos", not {brief(kernel)}.'
-            )
-        self.kernel = kernel
+        self.kernel = choice(kernel, "the kernel", ("average", "bicubic", "lanczos"))
         self.shape_out = (channels, height // self.factor, width // self.factor)
         self.stride = self.factor
         if kernel == "average":
@@ -85,16 +81,12 @@ class Downsample(PortableOperator):
 
     def _make_spectrum(self) -> Spectrum:
         if self.kernel == "average":
-            return BlockMeanSpectrum(self.shape_in, self.factor, self._device())
-        return FourierSpectrum(self)
+            return BlockMeanSpectrum(self.shape_in, self.factor, self.device)
+        return super()._make_spectrum()
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": "downsample",
-            "shape": list(self.shape_in),
-            "factor": self.factor,
-            "kernel": self.kernel,
-        }
+        shape = list(self.shape_in)
+        return {"kind": "downsample", "shape": shape, "factor": self.factor, "kernel": self.kernel}
 
 
 def _bicubic(t: Tensor) -> Tensor:

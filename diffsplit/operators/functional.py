@@ -1,37 +1,41 @@
-"""Operators from a user's function or matrix."""
+"""Operators from what users bring: a function with its adjoint, or a matrix of any library."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
-from diffsplit.operators.algebra import mean_row_norm
-from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.base import LinearOperator, PortableOperator
 from diffsplit.operators.checks import shape_of
-from diffsplit.operators.dense import DenseOperator
-from diffsplit.operators.gram import Gram, IIDRows, ScaledIdentity
-from diffsplit.operators.spectra import MatrixSpectrum
-from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.dense import MatrixOperator, columns_of
+from diffsplit.operators.gram import Gram
+from diffsplit.operators.probes import mean_row_norm
+from diffsplit.operators.tensors import Constants
 
-__all__ = ["FunctionOperator", "MatrixOperator", "from_function", "from_matrix"]
+__all__ = ["FunctionOperator", "from_function", "from_matrix"]
 
-_MAX_UNKNOWNS = 4096  # up to here a dense decomposition fits memory and patience
 _TOLERANCE = 1e-3  # float32 through a long chain of operations stays well below
 
+_Map = Callable[[Tensor], Tensor]
 
-class FunctionOperator(LinearOperator):
+
+class FunctionOperator(PortableOperator):
     """A user's linear function, and its adjoint, by automatic differentiation if none is given.
 
     The function is tried on a few random images when the operator is built: they find its output
     shape, and whether it is linear, treats the images of a batch apart, and fits its adjoint.
 
     Args:
-        apply: from ``(B, *shape_in)`` to ``(B, *shape_out)``, linear.
+        apply: from ``(B, *shape_in)`` to ``(B, *shape_out)``, linear. It gets tensors and may
+            return NumPy arrays; PyTorch cannot differentiate those, so that they need an adjoint.
         shape_in: shape of one image.
         shape_out: shape of one measurement, found by the trial if None.
         adjoint: from ``(B, *shape_out)`` to ``(B, *shape_in)``.
@@ -44,20 +48,21 @@ class FunctionOperator(LinearOperator):
 
     def __init__(
         self,
-        apply: Callable[[Tensor], Tensor],
+        apply: _Map,
         shape_in: Sequence[int],
         shape_out: Sequence[int] | None = None,
-        adjoint: Callable[[Tensor], Tensor] | None = None,
+        adjoint: _Map | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.shape_in = shape_of(shape_in)
+        announced = None if shape_out is None else shape_of(shape_out)
         self._function, self._transpose = apply, adjoint
-        self._at = torch.empty(0, device=device)
+        self._place = checked_device(device)
         generator = seeded(0, "FunctionOperator")
-        x = torch.randn((2, *self.shape_in), generator=generator).to(device)
-        first, second = self._tried(x[:1], shape_out), self._tried(x[1:], shape_out)
+        x = torch.randn((2, *self.shape_in), generator=generator).to(self._place)
+        first, second = self._tried(x[:1], announced), self._tried(x[1:], announced)
         self.shape_out = tuple(first.shape[1:])
-        # Large and unlike factors: a clipping or a rounding cannot hide behind them.
+        # Large and unlike factors, so that a clipping or a rounding shows.
         mixed = self._tried(17 * x[:1] - 31 * x[1:], self.shape_out)
         if not _close(mixed, 17 * first - 31 * second):
             raise InputError(
@@ -71,22 +76,23 @@ class FunctionOperator(LinearOperator):
                 "it must treat the images of a batch (B, …) independently."
             )
         self._check_adjoint(x, y)
-        self.gram = Gram(mean_row_norm(self, self._at.device))
+        self.gram = Gram(mean_row_norm(self._adjoint, self.shape_out, self._place))
         if not self.gram.mean > 0:
             raise InputError("the function is zero everywhere and measures nothing.")
 
     def _tried(self, x: Tensor, shape_out: Sequence[int] | None) -> Tensor:
         try:
             with torch.no_grad():
-                y = self._function(x)
+                y = self._apply(x)
         except Exception as error:
             raise InputError(
-                f"the function failed on a float32 batch {tuple(x.shape)} on {x.device}: {error}"
+                f"the function failed on a float32 batch {tuple(x.shape)} on {x.device}: "
+                f"{error!s:.200}; a function of NumPy arrays is given as lambda x: f(x.numpy())."
             ) from error
         if not isinstance(y, Tensor) or y.ndim < 2 or len(y) != len(x) or not y.is_floating_point():
             raise InputError(
-                f"the function must turn a batch {tuple(x.shape)} into a tensor of floats "
-                f"({len(x)}, …) with one measurement for each image."
+                f"the function must turn a batch {tuple(x.shape)} into real floats "
+                f"({len(x)}, …) with one measurement for each image, a tensor or an array."
             )
         if shape_out is not None and tuple(y.shape[1:]) != tuple(shape_out):
             raise InputError(
@@ -102,121 +108,131 @@ class FunctionOperator(LinearOperator):
             back = self._adjoint(y)
         except Exception as error:
             raise InputError(
-                f"the adjoint failed on {tuple(y.shape)}: {error}; give one as adjoint=, "
+                f"the adjoint failed on {tuple(y.shape)}: {error!s:.200}; give one as adjoint=, "
                 "or a function that PyTorch can differentiate."
             ) from error
-        if back.shape != x.shape or not _close((x * back).sum(), y.square().sum()):
+        fits = isinstance(back, Tensor) and back.shape == x.shape and back.is_floating_point()
+        if not fits or not _close((x * back).sum(), y.square().sum()):
             raise InputError(
                 "the adjoint does not belong to the function: ⟨x, Aᵀ A x⟩ differs from ‖A x‖²; "
                 "correct it, or leave it out to have it computed."
             )
 
     def _apply(self, x: Tensor) -> Tensor:
-        return self._function(x)
+        return _as_tensor(self._function(x), like=x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if self._transpose is not None:
-            return self._transpose(y)
+            return _as_tensor(self._transpose(y), like=y)
         with torch.inference_mode(False), torch.enable_grad():
             origin = y.new_zeros((len(y), *self.shape_in)).requires_grad_()
             (image,) = torch.autograd.grad(self._function(origin), origin, y)
         return image
 
-    def to(
-        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> FunctionOperator:
-        """Note where images will live; the function itself has to follow its input."""
-        self._at = self._at.to(device=device)
-        return self
+
+def from_function(
+    apply: _Map,
+    shape_in: Sequence[int],
+    shape_out: Sequence[int] | None = None,
+    adjoint: _Map | None = None,
+    device: str | torch.device = "cpu",
+) -> FunctionOperator:
+    """An operator from a linear function of image batches; see `FunctionOperator`."""
+    return FunctionOperator(apply, shape_in, shape_out, adjoint, device)
 
 
-class MatrixOperator(DenseOperator):
-    """A dense matrix. Products are computed in the wider dtype of matrix and image.
-
-    With at most 4096 columns it has a spectrum, by a dense decomposition in float64.
+def from_matrix(
+    matrix: Any,
+    shape_in: Sequence[int] | None = None,
+    rows: Literal["iid", "orthogonal"] | None = None,
+) -> LinearOperator:
+    """An operator from a real matrix (M, N), in the dtype of the image.
 
     Args:
-        matrix: ``(M, N)``, floats.
+        matrix: dense (a tensor, a NumPy array; see `MatrixOperator`), sparse (of PyTorch or SciPy),
+            or a SciPy ``LinearOperator``, whose products are computed on the CPU.
         shape_in: shape of one image, with N entries; ``(N,)`` if None.
-        rows: what you know of them, for message passing: "iid" for a matrix of independent entries
-            of mean 0 and one variance (taken at your word), "orthogonal" for orthogonal rows of one
-            length (checked).
+        rows: what you know of the rows of a dense matrix; see `MatrixOperator`.
 
     Raises:
-        InputError: no finite matrix of floats, all zero, of another width than ``shape_in``, or
-            without the rows that were announced.
+        InputError: no finite real matrix, of another width than ``shape_in``, or ``rows`` of a
+            matrix that is not dense.
     """
+    products = hasattr(matrix, "matvec") and hasattr(matrix, "rmatvec")
+    sparse = hasattr(matrix, "tocoo") or (
+        isinstance(matrix, Tensor) and matrix.layout != torch.strided
+    )
+    if not (products or sparse):
+        return MatrixOperator(matrix, shape_in, rows)
+    if rows is not None:
+        raise InputError("rows are announced of a dense matrix alone; leave them out.")
+    if len(matrix.shape) != 2 or 0 in matrix.shape or "complex" in str(matrix.dtype):
+        raise InputError(
+            f"a real matrix (M, N) was expected, not {matrix.dtype} {tuple(matrix.shape)}."
+        )
+    shape = columns_of(matrix.shape, shape_in)
+    return _from_sparse(matrix, shape) if sparse else _from_products(matrix, shape)
 
-    def __init__(
-        self,
-        matrix: Tensor,
-        shape_in: Sequence[int] | None = None,
-        rows: Literal["iid", "orthogonal"] | None = None,
-    ) -> None:
-        matrix = torch.as_tensor(matrix)
-        if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
-            raise InputError(
-                f"a matrix (M, N) of floats was expected, not {matrix.dtype} {tuple(matrix.shape)}."
-            )
-        self.shape_in = shape_of(matrix.shape[1:] if shape_in is None else shape_in)
-        if self.size_in != matrix.shape[1]:
-            raise InputError(
-                f"a matrix with {matrix.shape[1]} columns does not fit images of shape "
-                f"{self.shape_in}, which have {self.size_in} entries."
-            )
-        self.shape_out = (len(matrix),)
-        trace = sum(float(row.double().square().sum()) for row in matrix)
-        if not 0 < trace < float("inf"):
-            raise InputError("the matrix is all zero, or holds NaN or infinity.")
-        self.matrix = matrix
-        self.gram = self._gram_of(rows, trace / len(matrix))
 
-    def _gram_of(self, rows: str | None, mean: float) -> Gram:
-        if rows is None:
-            return Gram(mean)
-        if rows == "iid":
-            return IIDRows(mean)
-        if rows != "orthogonal":
-            raise InputError(f"rows are 'iid', 'orthogonal' or None, not {rows!r}.")
-        probe = torch.randn((4, len(self.matrix)), generator=seeded(0, "rows")).to(self.matrix)
-        if not _close(self.apply(self.adjoint(probe)), mean * probe):
-            raise InputError(
-                "the rows of the matrix are not orthogonal and of one length; leave out rows, or "
-                "say rows='iid' if its entries are independent."
-            )
-        return ScaledIdentity(mean)
+def _from_sparse(matrix: Any, shape_in: tuple[int, ...]) -> FunctionOperator:
+    """Products with a copy in PyTorch, in float64, and its transpose."""
+    if isinstance(matrix, Tensor):
+        entries = matrix.detach().to_sparse().to("cpu", torch.float64).coalesce()
+    else:
+        coo = matrix.tocoo()
+        index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+        values = torch.from_numpy(coo.data.astype(np.float64))
+        entries = torch.sparse_coo_tensor(
+            index, values, tuple(matrix.shape), check_invariants=True
+        ).coalesce()
+    trace = float(entries.values().square().sum())
+    if not 0 < trace < math.inf:
+        raise InputError("the matrix is all zero, or holds NaN or infinity.")
+    stored = Constants(forward=entries, backward=entries.t().coalesce())
 
-    @property
-    def has_spectrum(self) -> bool:
-        return self.size_in <= _MAX_UNKNOWNS
+    def product(name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        factor = stored.like(name, x)
+        columns = x.flatten(1).T.to(factor.dtype)
+        result: Tensor = torch.sparse.mm(factor, columns).T.reshape(-1, *shape).to(x.dtype)
+        return result
 
-    def _make_spectrum(self) -> Spectrum:
-        return MatrixSpectrum(self.matrix, self.shape_in, self.shape_out)
+    operator = FunctionOperator(
+        lambda x: product("forward", x, (len(entries),)),
+        shape_in,
+        adjoint=lambda y: product("backward", y, shape_in),
+    )
+    operator.gram = Gram(trace / len(entries))
+    return operator
 
-    def to(
-        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> MatrixOperator:
-        """Move the matrix, and store it in ``dtype``."""
-        self.matrix = self.matrix.to(device=device, dtype=dtype)
-        self._forget()
-        return self
+
+def _from_products(matrix: Any, shape_in: tuple[int, ...]) -> FunctionOperator:
+    """Products with a SciPy LinearOperator, in float64 on the CPU."""
+
+    def product(multiply: Callable[[Any], Any], x: Tensor, shape: tuple[int, ...]) -> Any:
+        columns = x.detach().flatten(1).T.cpu().double().numpy()
+        return np.asarray(multiply(columns)).T.reshape(len(x), *shape)
+
+    try:
+        matrix.rmatmat(np.zeros((matrix.shape[0], 1)))
+    except Exception as error:
+        raise InputError(
+            f"the adjoint of the {type(matrix).__name__} failed: {error!s:.200}; give it an rmatvec."
+        ) from error
+    return FunctionOperator(
+        lambda x: product(matrix.matmat, x, (matrix.shape[0],)),
+        shape_in,
+        adjoint=lambda y: product(matrix.rmatmat, y, shape_in),
+    )
+
+
+def _as_tensor(result: Any, like: Tensor) -> Tensor:
+    """What a user's function returns, with an array of floats as a tensor like its input."""
+    if isinstance(result, np.ndarray) and np.issubdtype(result.dtype, np.floating):
+        # `require` copies what PyTorch cannot share, such as a view with negative steps.
+        result = torch.from_numpy(np.require(result, np.float64, ["C", "W"])).to(like)
+    tensor: Tensor = result
+    return tensor
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).norm() <= _TOLERANCE * b.norm())
-
-
-def from_function(
-    apply: Callable[[Tensor], Tensor], shape_in: Sequence[int], **options: Any
-) -> FunctionOperator:
-    """An operator from a linear function of image batches; options as in `FunctionOperator`."""
-    return FunctionOperator(apply, shape_in, **options)
-
-
-def from_matrix(
-    matrix: Tensor,
-    shape_in: Sequence[int] | None = None,
-    rows: Literal["iid", "orthogonal"] | None = None,
-) -> MatrixOperator:
-    """An operator from a dense matrix ``(M, N)``; see `MatrixOperator`."""
-    return MatrixOperator(matrix, shape_in, rows)

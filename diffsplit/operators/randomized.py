@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import brief, integer, seed_of, shape_of
+from diffsplit.operators.checks import choice, integer, seed_of, shape_of
 from diffsplit.operators.gram import RandomRows
-from diffsplit.operators.spectra import SelectedRows
-from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.spectrum import SelectedRows, Spectrum
 from diffsplit.operators.transforms import dct, hadamard, idct
 
 __all__ = ["RandomizedTransform"]
@@ -53,11 +51,9 @@ class RandomizedTransform(LinearOperator):
         self.shape_in = shape_of(shape)
         size = self.size_in
         rows = integer(rows, f"the number of rows for {size} unknowns", 1, size)
-        if transform not in ("hadamard", "dct"):
-            raise InputError(f'the transform is "hadamard" or "dct", not {brief(transform)}.')
         self.shape_out = (rows,)
         self.gram = RandomRows(size / rows)
-        self.transform = transform
+        self.transform = choice(transform, "the transform", ("hadamard", "dct"))
         self.seed = seed_of(seed)
         generator = seeded(self.seed, "RandomizedTransform")
         self._permutation = torch.randperm(size, generator=generator)
@@ -87,15 +83,9 @@ class RandomizedTransform(LinearOperator):
 
     def _make_spectrum(self) -> Spectrum:
         gain = math.sqrt(self.gram.mean)
-        return SelectedRows(self.shape_in, self._rows, gain, self._transformed, self._restored)
-
-    def to(
-        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> RandomizedTransform:
-        """Move the random choices; they are integers and fit images of every dtype."""
-        for name in ("_permutation", "_inverse", "_signs", "_rows"):
-            setattr(self, name, getattr(self, name).to(device=device))
-        return self
+        return SelectedRows(
+            self.shape_in, self.shape_out, self._rows, gain, self._transformed, self._restored
+        )
 
     def config(self) -> dict[str, Any]:
         return {

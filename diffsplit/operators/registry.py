@@ -5,27 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
-from diffsplit.operators.algebra import Composed, Scaled, Stacked
-from diffsplit.operators.base import LinearOperator
+from diffsplit.operators.base import Composed, LinearOperator, Scaled, Stacked
 from diffsplit.operators.blur import Blur
-from diffsplit.operators.blur_kernels import decoded_kernel
-from diffsplit.operators.checks import MAX_SIZE, brief, integer, shape_of
+from diffsplit.operators.checks import MAX_SIZE, brief, choice, integer, shape_of
 from diffsplit.operators.color import ChannelMix, Grayscale
+from diffsplit.operators.dense import MAX_ENTRIES, GaussianMatrix
 from diffsplit.operators.downsample import Downsample
-from diffsplit.operators.gaussian import MAX_ENTRIES, GaussianMatrix
-from diffsplit.operators.identity import Identity
-from diffsplit.operators.mask import PixelMask
+from diffsplit.operators.kernels import decoded_kernel
+from diffsplit.operators.masks import Identity, PixelMask
 from diffsplit.operators.randomized import RandomizedTransform
 
 __all__ = ["from_config"]
-
-_DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float16, torch.bfloat16, torch.float32)}
-_DTYPES["float64"] = torch.float64
 
 
 @dataclass
@@ -58,9 +54,10 @@ def from_config(config: dict[str, Any], device: str | torch.device = "cpu") -> L
         device: where the operator is built.
 
     Raises:
-        InputError: an unknown kind, a missing or unknown entry, or a value out of bounds.
+        InputError: an unknown kind, a missing or unknown entry, a value out of bounds, or no such
+            device.
     """
-    return _build(config, torch.device(device), _Budget())
+    return _build(config, checked_device(device), _Budget())
 
 
 def _build(config: Any, device: torch.device, budget: _Budget) -> LinearOperator:
@@ -70,112 +67,80 @@ def _build(config: Any, device: torch.device, budget: _Budget) -> LinearOperator
     kind = config["kind"]
     if kind not in _KINDS:
         raise InputError(f"{brief(kind)} is no kind of operator; known are {', '.join(_KINDS)}.")
-    return _KINDS[kind](config, device, budget)
-
-
-def _entries(
-    config: dict[str, Any], budget: _Budget, required: str, optional: str = ""
-) -> dict[str, Any]:
-    """All entries but the kind, when the required ones and no unknown ones are there."""
-    names, needed = set(config) - {"kind"}, set(required.split())
-    if not needed <= names <= needed | set(optional.split()):
+    names = set(config) - {"kind"}
+    # A kind that is described in several ways: the first that the entries are enough for.
+    form = next((form for form in _KINDS[kind] if form.required <= names), _KINDS[kind][-1])
+    if not form.required <= names <= form.required | form.optional:
+        needed, optional = (", ".join(sorted(part)) for part in (form.required, form.optional))
         raise InputError(
-            f"a {config['kind']} operator is described by {required.replace(' ', ', ')}"
-            + (f" and optionally {optional.replace(' ', ', ')}" if optional else "")
+            f"a {kind} operator is described by {needed}"
+            + (f" and optionally {optional}" if optional else "")
             + f", not by {', '.join(sorted(str(name)[:20] for name in names)[:8]) or 'nothing'}."
         )
     entries = {name: config[name] for name in names}
     if "shape" in entries:
         budget.spend(pixels=math.prod(shape_of(entries["shape"])))
-    return entries
+    if kind == "gaussian":
+        rows = integer(entries["rows"], "the number of rows", 1, MAX_ENTRIES)
+        budget.spend(entries=rows * math.prod(entries["shape"]))
+        entries["device"] = device
+    for name in ("outer", "inner", "operator"):
+        if name in entries:
+            entries[name] = _build(entries[name], device, budget)
+    if "operators" in entries:
+        if not isinstance(entries["operators"], list):
+            raise InputError("the operators of a stack are a list.")
+        entries["operators"] = [_build(part, device, budget) for part in entries["operators"]]
+    return form.build(**entries).to(device)
 
 
-def _gaussian(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    entries = _entries(config, budget, "shape rows seed", "dtype")
-    dtype = entries.pop("dtype", "float32")
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise InputError(f"a Gaussian matrix is stored in {', '.join(_DTYPES)}; this is no such.")
-    rows = integer(entries["rows"], "the number of rows", 1, MAX_ENTRIES)
-    budget.spend(entries=rows * math.prod(entries["shape"]))
-    return GaussianMatrix(**entries, dtype=_DTYPES[dtype], device=device)
+def _gaussian(dtype: Any = "float32", **entries: Any) -> LinearOperator:
+    names = ("float32", "float16", "bfloat16", "float64")
+    dtype = choice(dtype, "the dtype of a Gaussian matrix", names)
+    return GaussianMatrix(**entries, dtype=getattr(torch, dtype))
 
 
-def _randomized(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    return RandomizedTransform(**_entries(config, budget, "shape rows seed", "transform")).to(
-        device
-    )
+def _box(shape: Any, box: Any) -> LinearOperator:
+    if not isinstance(box, list) or len(box) != 4:
+        raise InputError("the box of a mask is the list [top, left, height, width].")
+    return PixelMask.box(shape, *box)
 
 
-def _mask(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    if "box" in config:
-        entries = _entries(config, budget, "shape box")
-        if not isinstance(entries["box"], list) or len(entries["box"]) != 4:
-            raise InputError("the box of a mask is the list [top, left, height, width].")
-        return PixelMask.box(entries["shape"], *entries["box"]).to(device)
-    if "bits" in config:
-        return PixelMask.from_bits(**_entries(config, budget, "shape bits channels_apart")).to(
-            device
-        )
-    return PixelMask(**_entries(config, budget, "shape fraction seed", "channels_apart")).to(device)
+def _blur(kernel: Any, kernel_shape: Any, **entries: Any) -> LinearOperator:
+    kernel = decoded_kernel(kernel, kernel_shape, shape_of(entries["shape"], ndim=3))
+    return Blur(kernel=kernel, **entries)
 
 
-def _identity(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    return Identity(**_entries(config, budget, "shape")).to(device)
+class _Form(NamedTuple):
+    """One way to describe an operator: what builds it, and the names of its entries."""
+
+    build: Callable[..., LinearOperator]
+    required: set[str]
+    optional: set[str]
 
 
-def _downsample(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    return Downsample(**_entries(config, budget, "shape factor", "kernel")).to(device)
+def _form(build: Callable[..., LinearOperator], required: str, optional: str = "") -> _Form:
+    return _Form(build, set(required.split()), set(optional.split()))
 
 
-def _blur(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    if "std" in config:
-        blur = Blur.gaussian(**_entries(config, budget, "shape size std", "boundary"))
-    elif "seed" in config:
-        blur = Blur.motion(**_entries(config, budget, "shape size intensity seed", "boundary"))
-    else:
-        entries = _entries(config, budget, "shape kernel kernel_shape", "boundary")
-        shape = shape_of(entries["shape"], ndim=3)
-        entries["kernel"] = decoded_kernel(entries["kernel"], entries.pop("kernel_shape"), shape)
-        blur = Blur(**entries)
-    return blur.to(device)
-
-
-def _grayscale(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    return Grayscale(**_entries(config, budget, "shape")).to(device)
-
-
-def _channel_mix(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    return ChannelMix(**_entries(config, budget, "shape matrix")).to(device)
-
-
-def _composed(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    entries = _entries(config, budget, "outer inner")
-    inner = _build(entries["inner"], device, budget)
-    return Composed(_build(entries["outer"], device, budget), inner)
-
-
-def _scaled(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    entries = _entries(config, budget, "operator factor")
-    return Scaled(_build(entries["operator"], device, budget), entries["factor"])
-
-
-def _stacked(config: dict[str, Any], device: torch.device, budget: _Budget) -> LinearOperator:
-    operators = _entries(config, budget, "operators")["operators"]
-    if not isinstance(operators, list):
-        raise InputError("the operators of a stack are a list.")
-    return Stacked(*(_build(part, device, budget) for part in operators))
-
-
-_KINDS: dict[str, Callable[[dict[str, Any], torch.device, _Budget], LinearOperator]] = {
-    "gaussian": _gaussian,
-    "randomized": _randomized,
-    "mask": _mask,
-    "identity": _identity,
-    "downsample": _downsample,
-    "blur": _blur,
-    "grayscale": _grayscale,
-    "channel_mix": _channel_mix,
-    "composed": _composed,
-    "scaled": _scaled,
-    "stacked": _stacked,
+_KINDS = {
+    "gaussian": [_form(_gaussian, "shape rows seed", "dtype")],
+    "randomized": [_form(RandomizedTransform, "shape rows seed", "transform")],
+    "mask": [
+        _form(_box, "shape box"),
+        _form(PixelMask.from_bits, "shape bits channels_apart"),
+        _form(PixelMask, "shape fraction seed", "channels_apart"),
+    ],
+    "identity": [_form(Identity, "shape")],
+    "downsample": [_form(Downsample, "shape factor", "kernel")],
+    "blur": [
+        _form(Blur.gaussian, "shape size std", "boundary"),
+        _form(Blur.motion, "shape size intensity seed", "boundary"),
+        _form(_blur, "shape kernel kernel_shape", "boundary"),
+    ],
+    "grayscale": [_form(Grayscale, "shape")],
+    "channel_mix": [_form(ChannelMix, "shape matrix")],
+    "composed": [_form(Composed, "outer inner")],
+    "scaled": [_form(Scaled, "operator factor")],
+    "stacked": [_form(lambda operators: Stacked(*operators), "operators")],
 }

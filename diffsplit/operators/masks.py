@@ -1,4 +1,4 @@
-"""Pixels that are measured and pixels that are missing."""
+"""Pixels that are measured one by one: all of them, or those that are not missing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,40 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
-from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import brief, integer, real, seed_of, shape_of
+from diffsplit.operators.base import LinearOperator, PortableOperator
+from diffsplit.operators.checks import brief, decoded, integer, real, seed_of, shape_of
 from diffsplit.operators.gram import ScaledIdentity
-from diffsplit.operators.spectra import SelectedRows
-from diffsplit.operators.spectrum import Spectrum
 
-__all__ = ["PixelMask"]
+__all__ = ["Identity", "PixelMask"]
+
+
+class Identity(PortableOperator):
+    """A = I: with a Gaussian channel, denoising.
+
+    Args:
+        shape: shape of one image.
+
+    Raises:
+        InputError: no shape.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape_in = self.shape_out = shape_of(shape)
+        self.gram = ScaledIdentity(1.0)
+        self.stride = 1 if len(self.shape_in) == 3 else None
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y.clone()
+
+    @property
+    def pixels(self) -> Tensor:
+        return torch.ones(self.shape_in, dtype=torch.bool, device=self.device)
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "identity", "shape": list(self.shape_in)}
 
 
 class PixelMask(LinearOperator):
@@ -52,13 +79,8 @@ class PixelMask(LinearOperator):
             raise InputError(
                 f"the fraction of measured pixels is above 0 and at most 1, not {fraction}."
             )
-        if not isinstance(channels_apart, bool):
-            raise InputError(f"channels_apart is true or false, not {brief(channels_apart)}.")
-        seed = seed_of(seed)
-        generator = seeded(seed, "PixelMask")
-        layout = shape if channels_apart else shape[1:]
-        mask = torch.zeros(layout, dtype=torch.bool)
-        order = torch.randperm(mask.numel(), generator=generator)
+        mask, seed = torch.zeros(_layout(shape, channels_apart), dtype=torch.bool), seed_of(seed)
+        order = torch.randperm(mask.numel(), generator=seeded(seed, "PixelMask"))
         mask.view(-1)[order[: round(fraction * mask.numel())]] = True
         choice = {"fraction": fraction, "seed": seed, "channels_apart": channels_apart}
         self._keep(mask, shape, choice)
@@ -87,16 +109,18 @@ class PixelMask(LinearOperator):
         return cls.__new__(cls)._keep(mask, shape, {"box": [top, left, height, width]})
 
     @classmethod
-    def from_mask(cls, mask: Tensor, shape: Sequence[int] | None = None) -> PixelMask:
+    def from_mask(cls, mask: Any, shape: Sequence[int] | None = None) -> PixelMask:
         """Measure where ``mask`` is True.
 
         Args:
-            mask: bool ``(H, W)`` for all channels or ``(C, H, W)``.
+            mask: bool ``(H, W)`` for all channels or ``(C, H, W)``, a tensor or a NumPy array.
             shape: ``(C, H, W)``; by default the mask's own, one channel for ``(H, W)``.
 
         Raises:
             InputError: the mask is not of bools, does not fit ``shape``, or keeps nothing.
         """
+        if isinstance(mask, np.ndarray) and mask.dtype == bool:
+            mask = torch.from_numpy(mask.copy())
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim not in (2, 3):
             raise InputError(
                 "a mask is a bool tensor (H, W) or (C, H, W), True where the image is measured; "
@@ -118,18 +142,11 @@ class PixelMask(LinearOperator):
             InputError: the text is no base64, or of another length than ``shape`` needs.
         """
         shape = shape_of(shape, ndim=3)
-        layout = shape if channels_apart is True else shape[1:]
+        layout = _layout(shape, channels_apart)
         count = math.prod(layout)
-        length = 4 * math.ceil(math.ceil(count / 8) / 3)  # base64 writes three bytes as four
-        if not isinstance(channels_apart, bool) or not isinstance(bits, str) or len(bits) != length:
-            raise InputError(f"the bits of a mask for {shape} are {length} characters of base64.")
-        try:
-            packed = np.frombuffer(base64.b64decode(bits, validate=True), np.uint8)
-            values = np.unpackbits(packed, count=count)
-            mask = torch.from_numpy(values.astype(bool)).reshape(layout)
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"the bits of a mask for {shape} are no valid base64.") from error
-        return cls.from_mask(mask, shape)
+        packed = decoded(bits, math.ceil(count / 8), f"the bits of a mask for {shape}")
+        values = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool)
+        return cls.from_mask(torch.from_numpy(values).reshape(layout), shape)
 
     @property
     def pixels(self) -> Tensor:  # type: ignore[override]
@@ -152,18 +169,16 @@ class PixelMask(LinearOperator):
         image = y.new_zeros(len(y), self.size_in)
         return image.index_copy(1, self._index, y).reshape(-1, *self.shape_in)
 
-    def _make_spectrum(self) -> Spectrum:
-        shape = self.shape_in
-        return SelectedRows(
-            shape, self._index, 1.0, lambda x: x.flatten(1), lambda c: c.reshape(-1, *shape)
-        )
-
-    def to(
-        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> PixelMask:
-        """Move the mask; it fits images of every dtype."""
-        self.mask, self._index = self.mask.to(device=device), self._index.to(device=device)
-        return self
+    @property
+    def pixels(self) -> Tensor:
+        return self.mask
 
     def config(self) -> dict[str, Any]:
         return {"kind": "mask", "shape": list(self.shape_in), **self._choice}
+
+
+def _layout(shape: tuple[int, ...], channels_apart: bool) -> tuple[int, ...]:
+    """What a mask is drawn on: the entries of an image, or its pixels."""
+    if not isinstance(channels_apart, bool):
+        raise InputError(f"channels_apart is true or false, not {brief(channels_apart)}.")
+    return shape if channels_apart else shape[1:]

@@ -1,4 +1,4 @@
-"""A linear map under automatic differentiation: its derivative is itself, its backward is Aᵀ."""
+"""Linear maps under automatic differentiation, and constants in the precision of an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["linear"]
+__all__ = ["Constants", "linear"]
 
 _Map = Callable[[Tensor], Tensor]
 
@@ -41,3 +41,29 @@ def linear(x: Tensor, forward: _Map, backward: _Map) -> Tensor:
     """
     result: Tensor = _Linear.apply(x, forward, backward)  # type: ignore[no-untyped-call]
     return result
+
+
+class Constants:
+    """Named tensors in double precision, converted once for each dtype and device that asks.
+
+    Args:
+        tensors: float64 or complex128.
+    """
+
+    def __init__(self, **tensors: Tensor) -> None:
+        self._exact = tensors
+        self._converted: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def like(self, name: str, x: Tensor) -> Tensor:
+        """The tensor ``name`` on the device of ``x``, in its precision (at least float32)."""
+        key = name, x.dtype, x.device
+        if key not in self._converted:
+            exact = self._exact[name]
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            if exact.is_complex():
+                dtype = dtype.to_complex()
+            elif dtype.is_complex:
+                dtype = dtype.to_real()
+            with torch.inference_mode(False):  # else it could never meet a gradient later
+                self._converted[key] = exact.to(x.device, dtype)
+        return self._converted[key]
