@@ -12,8 +12,6 @@ from diffsplit.channels.base import Channel
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, check_generators
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.constants import PortableOperator
-from diffsplit.operators.functional import FunctionOperator
 
 __all__ = ["Problem"]
 
@@ -132,9 +130,8 @@ class Problem:
                 f"measurements of shape (B, {', '.join(map(str, shape))}) were expected, "
                 f"not {tuple(y.shape)}; check that the file and the operator belong together."
             )
-        device = self.operator._device()
-        tied = device.type != "cpu" or _stays(self.operator)
-        if tied and y.device.type != device.type:
+        device = self.operator.device
+        if device is not None and y.device.type != device.type:
             raise InputError(
                 f"the measurements are on {y.device} and the operator is on {device}; move one of "
                 "them with .to(device)."
@@ -142,17 +139,3 @@ class Problem:
         if not bool(torch.isfinite(y).all()):
             raise InputError("the measurements hold NaN or infinity; measure again or mask them.")
         self.channel.check(y)
-
-
-def _stays(operator: LinearOperator) -> bool:
-    """Whether an operator on the CPU holds tensors that move by its `to` and not by themselves."""
-    if isinstance(operator, PortableOperator | FunctionOperator):
-        return False
-    if type(operator).to is LinearOperator.to:  # it moves nothing: its tensors have to follow
-        return False
-    values = vars(operator).values()
-    parts = [part for value in values for part in (value if type(value) is tuple else (value,))]
-    return any(
-        isinstance(part, Tensor) or (isinstance(part, LinearOperator) and _stays(part))
-        for part in parts
-    )

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from diffsplit import Problem
 from diffsplit.channels import GaussianNoise, Logistic, OneBit, Quantized
@@ -12,7 +11,6 @@ from diffsplit.errors import InputError
 from diffsplit.operators import (
     Blur,
     GaussianMatrix,
-    Gram,
     Identity,
     LinearOperator,
     PixelMask,
@@ -79,27 +77,12 @@ def test_measurements_elsewhere_than_the_tensors_of_an_operator_are_refused(
     Problem(operator, GaussianNoise(0.1)).check(torch.ones(1, *operator.shape_out))
 
 
-class _Follows(LinearOperator):
-    """A user's operator, which has no `to` and brings its tensor to where the image is."""
-
-    def __init__(self) -> None:
-        self.shape_in = self.shape_out = SHAPE
-        self.gram = Gram(1.0)
-        self.weights = torch.ones(SHAPE)
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return x * self.weights.to(x)
-
-    _adjoint = _apply
-
-
 @pytest.mark.parametrize(
     "operator",
     [
         Blur.gaussian(SHAPE, 1, 1.0),
         Identity(SHAPE),
         from_function(lambda x: 2 * x, SHAPE),
-        _Follows(),
     ],
     ids=lambda operator: type(operator).__name__,
 )

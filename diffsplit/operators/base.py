@@ -50,7 +50,6 @@ class LinearOperator(ABC):
     shape_out: tuple[int, ...]
     gram: Gram
     stride: int | None = None
-    pixels: Tensor | None = None
     _norm: float | None = None
     _known_spectrum: tuple[torch.device | None, Spectrum] | None = None
     __array_ufunc__ = None  # a NumPy number times A is this class's matter
