@@ -6,8 +6,12 @@ __all__ = ["DivergenceError", "InputError", "MissingDependencyError"]
 class InputError(ValueError):
     """Bad input: the message says what was wrong, what was expected and what to do.
 
-    The command line prints the message alone and exits with code 2.
+    The message is one line, whatever the values that it quotes look like. The command line prints
+    it alone and exits with code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))
 
 
 class MissingDependencyError(InputError, ImportError):

@@ -61,7 +61,7 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
         raise InputError(f"timestep {start}; the DDPM grid has 1 to 1000, so choose among those.")
     if not 1 <= steps <= start:
         raise InputError(f"{steps} steps; the DDPM grid has 1 to {start}, so choose among those.")
-    if spacing not in get_args(Spacing):
+    if not isinstance(spacing, str) or spacing not in get_args(Spacing):
         raise InputError(f"spacing is one of {get_args(Spacing)}, not {spacing!r}.")
     sigmas = ddpm_sigmas()
     if spacing == "even" or steps == 1:
@@ -93,7 +93,7 @@ def decay(start: float, end: float, rounds: int, kind: str = "linear") -> list[f
     Raises:
         InputError: no such kind, or fewer than one round.
     """
-    if kind not in DECAYS:
+    if not isinstance(kind, str) or kind not in DECAYS:
         raise InputError(f"schedule {kind!r} is not known; one of {', '.join(DECAYS)} is.")
     if rounds < 1:
         raise InputError(f"{rounds} rounds; give at least 1.")

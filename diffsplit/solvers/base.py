@@ -7,10 +7,12 @@ finite numbers.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Generator
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +26,12 @@ from diffsplit.priors.base import Denoiser, Prior, per_image
 from diffsplit.problem import Problem
 from diffsplit.solvers.recovery import Answer, Callback, Recovery, State, Step, Trace
 
-__all__ = ["Algorithm", "Solver", "are_counts", "zeros_for"]
+__all__ = ["TINY", "Algorithm", "Solver", "are_counts", "is_number", "zeros_for"]
 
 Algorithm = Generator[State, None, Answer]
+
+TINY = math.ulp(0.0)
+"""The least positive number: a bound that leaves out zero."""
 
 STEPS_UNSEEN = 16
 """Steps between two looks at whether the numbers are finite, on a device that a look makes wait."""
@@ -35,6 +40,12 @@ STEPS_UNSEEN = 16
 def are_counts(*values: object) -> bool:
     """Whether all values are integers from 1 up: a float is none, however round."""
     return all(type(value) is int and value >= 1 for value in values)
+
+
+def is_number(value: object, low: float, high: float = math.inf) -> bool:
+    """Whether ``value`` is a finite real number from ``low`` to ``high``, and no truth value."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and math.isfinite(float(value)) and low <= float(value) <= high  # type: ignore[arg-type]
 
 
 def zeros_for(problem: Problem, y: Tensor) -> Tensor:
@@ -98,14 +109,16 @@ class Solver(ABC):
             shape: of one image.
         """
         name, needed = type(self).__name__, self.requires
-        if needed is None:
-            return
         if not isinstance(prior, Prior):
-            example = prior if isinstance(prior, str) else needed.example
+            if needed is None and prior is None:
+                return
+            example = prior if isinstance(prior, str) else (needed or Denoiser).example
             raise InputError(
                 f"{name} takes a prior, not {type(prior).__name__}; load it with "
                 f"ds.load_prior({example!r})."
             )
+        if needed is None:
+            return
         if not isinstance(prior, needed):
             raise InputError(
                 f"{name} needs a {needed.kind}, such as ds.load_prior({needed.example!r}), and "

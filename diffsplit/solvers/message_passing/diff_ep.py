@@ -24,7 +24,7 @@ from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Algorithm, Solver, are_counts, zeros_for
+from diffsplit.solvers.base import Algorithm, Solver, are_counts, is_number, zeros_for
 from diffsplit.solvers.message_passing.divergence import denoiser_error
 from diffsplit.solvers.message_passing.modules import module_for
 from diffsplit.solvers.posterior import batches_of_samples, posterior_samples
@@ -69,7 +69,8 @@ class DiffEP(Solver):
 
     def __post_init__(self) -> None:
         counts = are_counts(self.levels, self.iterations, self.samples, self.steps_per_sample)
-        if not (counts and 0 <= self.damping < 1 and self.tolerance >= 0):
+        shares = is_number(self.damping, 0) and self.damping < 1 and is_number(self.tolerance, 0)
+        if not (counts and shares):
             raise InputError(
                 "DiffEP needs whole levels, iterations, samples and sample_steps ≥ 1, "
                 f"0 ≤ damping < 1 and tolerance ≥ 0, not {self}."

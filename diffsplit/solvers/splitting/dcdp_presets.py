@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 from diffsplit.errors import InputError
 from diffsplit.schedules import ddpm_sigmas
-from diffsplit.solvers.base import are_counts
+from diffsplit.solvers.base import are_counts, is_number
 
 __all__ = ["TASKS", "Family", "preset_for", "step_size_from_alpha"]
 
@@ -34,7 +34,6 @@ Family = Literal["pixel", "latent", "consistency"]
 GRADIENT_STEPS = 1000
 """In all rounds together."""
 
-INF = float("inf")
 PAPER_SIZE = 256
 PAPER_NOISE = 0.1
 """σ_y for which the paper's ends were chosen; its Table 4 also has less noise."""
@@ -125,9 +124,9 @@ def preset_for(
 def _check(task: str, image_size: int, data: str, noise: float) -> None:
     if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"there is no preset for {task!r}; there is one for {', '.join(TASKS)}.")
-    if data not in ("ffhq", "lsun-bedrooms"):
+    if not isinstance(data, str) or data not in ("ffhq", "lsun-bedrooms"):
         raise InputError(f"the paper's data are 'ffhq' and 'lsun-bedrooms', not {data!r}.")
-    if not are_counts(image_size) or not isinstance(noise, int | float) or not 0 <= noise < INF:
+    if not are_counts(image_size) or not is_number(noise, 0):
         raise InputError(
             f"image_size is at least 1 and noise at least 0, not {image_size} and {noise}."
         )

@@ -21,7 +21,7 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import decay
-from diffsplit.solvers.base import Solver, are_counts
+from diffsplit.solvers.base import TINY, Solver, are_counts, is_number
 from diffsplit.solvers.purify import Purifier, purification_grid
 from diffsplit.solvers.splitting.dcdp_presets import TASKS, Family, preset_for
 
@@ -48,20 +48,26 @@ class DecoupledSolver(Solver):
 
     def __post_init__(self) -> None:
         counts = are_counts(self.rounds, self.tau, self.purifier_steps)
-        if not counts or not 0 <= self.momentum < 1:
+        ends = (self.end,) if self.start is None else (self.start, self.end)
+        if not (
+            counts
+            and is_number(self.momentum, 0)
+            and self.momentum < 1
+            and all(is_number(end, 0) for end in ends)
+        ):
             raise InputError(
-                f"{type(self).__name__} needs whole rounds, tau and purifier_steps ≥ 1 and "
-                f"0 ≤ momentum < 1, not {self}."
+                f"{type(self).__name__} needs whole rounds, tau and purifier_steps ≥ 1, "
+                f"0 ≤ momentum < 1, and numbers start and end ≥ 0, not {self}."
             )
-        if self.step_size is not None and not 0 < self.step_size < math.inf:
+        if self.step_size is not None and not is_number(self.step_size, TINY):
             raise InputError(f"step_size is a positive number or None, not {self.step_size}.")
-        if self.purifier not in get_args(Purifier):
+        if not isinstance(self.purifier, str) or self.purifier not in get_args(Purifier):
             raise InputError(f"purifier is one of {get_args(Purifier)}, not {self.purifier!r}.")
         if self.return_ not in ("purified", "consistent"):
             raise InputError(f"return_ is 'purified' or 'consistent', not {self.return_!r}.")
         top = math.inf if self.purifier == "consistency" else 1000
         levels = self.levels
-        if not 0 <= levels[-1] <= levels[0] <= top or not math.isfinite(levels[0]):
+        if not levels[-1] <= levels[0] <= top:
             raise InputError(
                 f"purification runs from {levels[0]:g} to {levels[-1]:g}; give start ≥ end ≥ 0, "
                 "in DDPM timesteps up to 1000, or in noise levels with purifier='consistency'."

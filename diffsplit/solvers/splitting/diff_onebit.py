@@ -28,7 +28,7 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import Spacing, ddpm_grid
-from diffsplit.solvers.base import Algorithm, Solver, are_counts, zeros_for
+from diffsplit.solvers.base import TINY, Algorithm, Solver, are_counts, is_number, zeros_for
 from diffsplit.solvers.recovery import Answer, State
 
 __all__ = ["DiffOneBit"]
@@ -64,14 +64,8 @@ class DiffOneBit(Solver):
 
     def __post_init__(self) -> None:
         counts = are_counts(self.steps, self.adam_steps)
-        lam = 1.0 if self.lam is None else self.lam
-        if not (
-            counts
-            and 0 < lam < math.inf
-            and 0 < self.adam_lr < math.inf
-            and 0 <= self.zeta <= 1
-            and isinstance(self.clip, bool)
-        ):
+        numbers = (self.lam is None or is_number(self.lam, TINY)) and is_number(self.adam_lr, TINY)
+        if not (counts and numbers and is_number(self.zeta, 0, 1) and type(self.clip) is bool):
             raise InputError(
                 "DiffOneBit needs whole steps and adam_steps ≥ 1, finite lam (or None) and adam_lr "
                 f"> 0, 0 ≤ zeta ≤ 1, and a true or false clip, not {self}."
