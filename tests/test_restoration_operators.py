@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import math
 
 import numpy as np
 import pytest
 import torch
+from operator_cases import SHAPE, randn
 from PIL import Image
 from torch import Tensor
 
@@ -17,19 +17,10 @@ from diffsplit.operators import (
     ChannelMix,
     Downsample,
     Grayscale,
-    Identity,
     PixelMask,
     ScaledIdentity,
-    from_config,
 )
 from diffsplit.operators.kernels import motion_kernel
-
-SHAPE = (3, 8, 8)
-
-
-def _randn(*shape: int, seed: int = 5) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 # Blur
 
@@ -58,7 +49,7 @@ def _direct(x: Tensor, kernel: Tensor, boundary: str) -> Tensor:
 @pytest.mark.parametrize("boundary", ["circular", "reflect"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 5), (5, 2), (6, 7)])
 def test_blur_is_the_convolution_of_its_definition(boundary, size):
-    kernel, x = _randn(2, *size), _randn(1, 2, 6, 7)
+    kernel, x = randn(2, *size), randn(1, 2, 6, 7)
     operator = Blur((2, 6, 7), kernel, boundary)
     expected = torch.stack([_direct(x[0, c], operator.kernel[c], boundary) for c in (0, 1)])
     torch.testing.assert_close(operator(x)[0], expected)
@@ -68,8 +59,8 @@ def test_blur_is_the_convolution_of_its_definition(boundary, size):
 
 @pytest.mark.parametrize("shape", [(1, 6, 7), (2, 40, 33)])
 def test_reflecting_blur_has_an_exact_adjoint(shape):
-    operator = Blur(shape, _randn(6, 7), "reflect")
-    x, y = _randn(2, *shape), _randn(2, *shape, seed=6)
+    operator = Blur(shape, randn(6, 7), "reflect")
+    x, y = randn(2, *shape), randn(2, *shape, seed=6)
     left, right = (operator(x) * y).sum(), (x * operator.adjoint(y)).sum()
     assert abs(left - right) < 1e-12 * operator(x).norm() * y.norm()
 
@@ -98,7 +89,7 @@ def test_gaussian_kernel_has_its_standard_deviation_and_no_shift():
 
 
 def test_a_given_kernel_is_used_as_it_is_in_float32():
-    kernel = 7 * _randn(3, 3)
+    kernel = 7 * randn(3, 3)
     assert torch.equal(Blur(SHAPE, kernel).kernel[0], kernel.float().double())
     assert torch.equal(Blur(SHAPE, kernel.tolist()).kernel[0], kernel.float().double())
 
@@ -175,7 +166,7 @@ def test_motion_kernels_are_thin_connected_curves(intensity):
 
 @pytest.mark.parametrize(("shape", "factor"), [((3, 8, 12), 4), ((1, 9, 6), 3), ((2, 5, 5), 1)])
 def test_average_is_the_mean_of_blocks(shape, factor):
-    operator, x = Downsample(shape, factor), _randn(2, *shape)
+    operator, x = Downsample(shape, factor), randn(2, *shape)
     torch.testing.assert_close(operator(x), torch.nn.functional.avg_pool2d(x, factor))
     assert operator.gram == ScaledIdentity(1 / factor**2)
     y = operator(x)
@@ -187,7 +178,7 @@ def test_average_is_the_mean_of_blocks(shape, factor):
 def test_reduction_agrees_with_pillow_away_from_the_border(kernel, factor):
     side = 24 * factor
     method = {"average": "BOX", "bicubic": "BICUBIC", "lanczos": "LANCZOS"}[kernel]
-    x = _randn(side, side).float()
+    x = randn(side, side).float()
     size = (24, 24)
     small = Image.fromarray(x.numpy()).resize(size, Image.Resampling[method])
     ours = Downsample((1, side, side), factor, kernel)(x[None, None])[0, 0]
@@ -198,7 +189,7 @@ def test_reduction_agrees_with_pillow_away_from_the_border(kernel, factor):
 @pytest.mark.parametrize("kernel", ["average", "bicubic", "lanczos"])
 @pytest.mark.parametrize(("shape", "factor"), [((1, 8, 8), 4), ((1, 6, 9), 3), ((1, 4, 4), 4)])
 def test_reduction_keeps_constants_and_commutes_with_shifts_by_a_block(kernel, shape, factor):
-    operator, x = Downsample(shape, factor, kernel), _randn(2, *shape)
+    operator, x = Downsample(shape, factor, kernel), randn(2, *shape)
     flat = torch.full((1, *shape), 0.3, dtype=torch.float64)
     torch.testing.assert_close(operator(flat), torch.full((1, *operator.shape_out), 0.3).double())
     shifted = operator(x.roll((factor, factor), (2, 3)))
@@ -219,7 +210,7 @@ def test_grayscale_is_the_luma_of_pillow():
 
 
 def test_channel_mix_multiplies_every_pixel_by_its_matrix():
-    matrix, x = _randn(2, 3), _randn(2, *SHAPE)
+    matrix, x = randn(2, 3), randn(2, *SHAPE)
     mixed = ChannelMix(SHAPE, matrix)(x)
     torch.testing.assert_close(mixed[1, :, 4, 5], matrix @ x[1, :, 4, 5])
     torch.testing.assert_close(ChannelMix(SHAPE, matrix.tolist())(x), mixed)
@@ -237,7 +228,6 @@ def test_box_takes_its_arguments_by_name():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: Identity("388"),
         lambda: Downsample(SHAPE, 3),
         lambda: Downsample(SHAPE, 0),
         lambda: Downsample(SHAPE, 2.0),
@@ -274,56 +264,5 @@ def test_box_takes_its_arguments_by_name():
 def test_bad_arguments_are_refused_in_a_sentence(build):
     with pytest.raises(InputError) as caught:
         build()
-    assert 20 < len(str(caught.value)) < 400
-    assert str(caught.value).endswith(".")
-
-
-DOWN = {"kind": "downsample", "shape": [3, 8, 8], "factor": 2, "kernel": "bicubic"}
-GAUSSIAN = {"kind": "blur", "shape": [3, 8, 8], "size": 5, "std": 1.0, "boundary": "reflect"}
-MOTION = {"kind": "blur", "shape": [3, 8, 8], "size": 5, "intensity": 0.5, "seed": 0}
-KERNEL = {"kind": "blur", "shape": [3, 8, 8], "kernel_shape": [1, 2]} | {
-    "kernel": base64.b64encode(np.array([0.5, 0.5], "<f4").tobytes()).decode()
-}
-MIX = {"kind": "channel_mix", "shape": [3, 8, 8], "matrix": [[1.0, 0.0, 0.5]]}
-GOOD = [DOWN, GAUSSIAN, MOTION, KERNEL, MIX, {"kind": "identity", "shape": [4]}]
-
-
-@pytest.mark.parametrize("config", [*GOOD, {"kind": "grayscale", "shape": [3, 8, 8]}], ids=str)
-def test_the_examples_that_the_refusals_spoil_are_good(config):
-    assert from_config(config).size_out >= 1
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        *(base | {"shape": s} for base in GOOD for s in
-          ([], 8, "388", None, [3, 8, 0], [3, 8, 8.0], [2**14, 2**13, 1], [10**400, 1, 1])),
-        *(base | {"surprise": 1} for base in GOOD),
-        *(base | {"shape": [8, 8]} for base in GOOD[:5]),
-        *(DOWN | {"factor": f} for f in (0, 3, 2.0, "2", None, True, 10**400)),
-        *(DOWN | {"kernel": k} for k in ("nearest", None, ["bicubic"], 5)),
-        DOWN | {"shape": [1, 2**26, 1], "factor": 1},
-        *(base | {"boundary": b} for base in (GAUSSIAN, MOTION, KERNEL) for b in
-          ("zero", None, ["reflect"], 1)),
-        *(base | {"size": n} for base in (GAUSSIAN, MOTION) for n in
-          (0, 9, -1, 5.0, "5", None, True, [5])),
-        *(GAUSSIAN | {"std": s} for s in (0, -1, math.nan, math.inf, "1", None, True)),
-        GAUSSIAN | {"seed": 0},
-        *(MOTION | {"seed": s} for s in (-1, 2**32, 0.5, True, None, "0", [0])),
-        *(MOTION | {"intensity": i} for i in (-0.1, 1.5, math.nan, "0", None, True)),
-        *(KERNEL | {"kernel_shape": s} for s in
-          ([2], [2, 2], [1, 2, 1, 1], [9, 1], "12", None, [1, 2.0], [0, 2], [1, 10**400])),
-        *(KERNEL | {"kernel": k} for k in
-          ("", "AAAA", "AAAAAAAAAAA=", "AAAAfwAAAH8=", "****AAAAAAA=", "\u00e9AAAAAAAAAAA", 5)),
-        *(MIX | {"matrix": m} for m in
-          ([], [[]], [[1.0, 2.0]], [[0, 0, 0]], [["1", 0, 0]], [[math.inf, 0, 0]], "123", None,
-           [[True, 1, 1]], [1, 2, 3], [[1.0, 0.0, 0.0]] * 257, {"0": 1})),
-        {"kind": "grayscale", "shape": [1, 8, 8]},
-    ],
-    ids=lambda config: str(config)[:110],
-)  # fmt: skip
-def test_hostile_or_mistaken_descriptions_are_refused_in_a_sentence(config):
-    with pytest.raises(InputError) as caught:
-        from_config(config)
     assert 20 < len(str(caught.value)) < 400
     assert str(caught.value).endswith(".")

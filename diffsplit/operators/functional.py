@@ -216,7 +216,7 @@ def _from_products(matrix: Any, shape_in: tuple[int, ...]) -> FunctionOperator:
         matrix.rmatmat(np.zeros((matrix.shape[0], 1)))
     except Exception as error:
         raise InputError(
-            f"the adjoint of the {type(matrix).__name__} failed: {error!s:.200}; give it an rmatvec."
+            f"the adjoint of {type(matrix).__name__} failed: {error!s:.200}; give it an rmatvec."
         ) from error
     return FunctionOperator(
         lambda x: product(matrix.matmat, x, (matrix.shape[0],)),
