@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Denoiser, check_shape
+from diffsplit.priors.base import Denoiser
+from diffsplit.priors.checks import check_levels, check_shape, checked_number
 from diffsplit.priors.error_curve import ErrorCurve
 
 __all__ = ["CallablePrior", "from_callable"]
@@ -28,11 +30,19 @@ class CallablePrior(Denoiser):
         bounds: tuple[float, float] | None,
         device: str | torch.device,
     ) -> None:
+        if not callable(denoiser):
+            raise InputError(
+                f"the denoiser is of type {type(denoiser).__name__}, which cannot be called; write "
+                "from_callable(denoiser, shape), with the denoiser first."
+            )
+        if curve is not None and not callable(curve):
+            raise InputError(f"error is a function of sigma, or None, not {curve!r:.40}.")
+        check_levels(sigma_min, sigma_max, mean_square=mean_square)
         self.denoiser, self.curve = denoiser, curve
         self.shape = check_shape(shape)
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.mean_square, self.bounds = mean_square, bounds
-        self._device = torch.device(device)
+        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self.mean_square, self.bounds = float(mean_square), _checked_bounds(bounds)
+        self._device = checked_device(device)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         answer = self.denoiser(x, sigma)
@@ -48,8 +58,24 @@ class CallablePrior(Denoiser):
         return None if self.curve is None else self.curve(sigma)
 
     @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.denoiser,) if isinstance(self.denoiser, nn.Module) else ()
+
+    @property
     def device(self) -> torch.device:
-        return self._device
+        return super().device if self.networks else self._device
+
+
+def _checked_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    try:
+        low, high = (checked_number("a bound", value) for value in bounds)
+    except (TypeError, ValueError) as error:  # InputError among them
+        raise InputError(f"bounds are (low, high) or None, not {bounds!r:.40}.") from error
+    if low >= high:
+        raise InputError(f"bounds are (low, high) with low < high, not ({low}, {high}).")
+    return low, high
 
 
 def from_callable(
@@ -76,9 +102,10 @@ def from_callable(
         error: v(σ), the denoiser's mean squared error per entry, if you measured it (see
             `measure_error`); without it message passing spends a second evaluation per step.
         bounds: range of a clean image's entries, or None.
-        device: where the denoiser computes.
+        device: where a plain function computes; a `torch.nn.Module` knows it itself.
 
     Raises:
-        InputError: no shape, or, when called, an answer of another shape than ``x``.
+        InputError: an argument of the wrong kind or out of range, swapped arguments, or, when the
+            denoiser is called, an answer of another shape than ``x``.
     """
     return CallablePrior(denoiser, shape, sigma_min, sigma_max, mean_square, error, bounds, device)

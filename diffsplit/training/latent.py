@@ -14,11 +14,10 @@ from diffsplit.io.images import from_uint8
 from diffsplit.metrics import psnr
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
-from diffsplit.training.card import latent_card
+from diffsplit.training.card import latent_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
 from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit
-from diffsplit.training.nearest import nearest_images
 from diffsplit.training.run import read_checkpoint
 from diffsplit.training.train import load_data, write_card
 
@@ -191,5 +190,5 @@ def train_latent(
     nearest, distance = nearest_images(pictures, images)
     whole = run.whole
     whole.facts = run.card_facts()
-    write_card(out, latent_card(whole, distance, kept), pictures, nearest)
+    write_card(out, latent_card(whole, run.prior.curve, distance, kept), pictures, nearest)
     return LatentPrior.load(out)

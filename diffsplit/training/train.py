@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.plots.figures import image_grid
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import load_images, save_image
+from diffsplit.plots.figures import image_grid
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.priors.load import load_prior
-from diffsplit.training.card import denoiser_card
+from diffsplit.priors.load import load_kind
+from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
 from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
-from diffsplit.training.nearest import nearest_images
 from diffsplit.training.run import read_checkpoint
 
 __all__ = ["load_data", "started_config", "train", "write_card"]
@@ -58,8 +57,8 @@ def write_card(out: Path, card: str, pictures: Tensor, nearest: Tensor) -> None:
 
 def _network_of(init: Path | str, config: TrainConfig) -> tuple[EDMPrior, TrainConfig]:
     """The prior to start from, and the recipe for its network."""
-    prior = load_prior(init)
-    if not isinstance(prior, EDMPrior) or prior.shape[-1] != config.size:
+    prior = load_kind(EDMPrior, init)
+    if prior.shape[-1] != config.size:
         raise InputError(
             f"{init}: training starts from a prior of `diffsplit train` for {config.size}×"
             f"{config.size} images; give such a folder, or leave out --init."
