@@ -135,7 +135,7 @@ class Denoiser(Prior):
 
         Returns:
             D(x, σ) ``(B, *shape)``, detached, and the function u ↦ (∂D/∂x)ᵀ u for ``u`` of the
-            same shape. The function can be called once, since it frees the graph.
+            same shape. The function can be called once; it frees the graph.
 
         Raises:
             InputError: as `denoise`, or the answer carries no gradient.
@@ -150,8 +150,13 @@ class Denoiser(Prior):
                 "torch.no_grad and .detach() from its denoiser."
             )
 
+        graph = [clean]  # the only reference, so that all of the graph goes with it
+
         def pullback(u: Tensor) -> Tensor:
-            (gradient,) = torch.autograd.grad(clean, origin, u)
+            if not graph:
+                raise InputError("a pullback is called once; call vjp again for another.")
+            check_batch(u, self.shape)
+            (gradient,) = torch.autograd.grad(graph.pop(), origin, u)
             return gradient
 
         return clean.detach(), pullback
