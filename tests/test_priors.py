@@ -374,7 +374,7 @@ def test_the_networks_of_a_prior_move_with_it(edm):
 
 
 WRONG_GAUSSIANS = {
-    "mean of another shape": (((4,), torch.zeros(3)), "does not broadcast"),
+    "mean of another shape": (((4,), torch.zeros(3)), "broadcast to"),
     "NaN mean": (((4,), math.nan), "not finite"),
     "mean in words": (((4,), "zero"), "made of numbers"),
     "negative": (((4,), 0.0, -1.0), "no negative eigenvalue"),

@@ -99,11 +99,12 @@ class Prior(ABC):
 class Denoiser(Prior):
     """A diffusion model in σ-space: `D(x, σ) ≈ E[x0 | x]` for x = x0 + σ n, n ~ N(0, I).
 
-    A subclass defines `_denoise`, and `error` where it knows its error.
+    A subclass defines `_denoise`, and sets `curve` or defines `error` where it knows its error.
     """
 
     kind = "diffusion model"
     example = "cats-64"
+    curve: Callable[[float | Tensor], Tensor] | None = None
 
     @abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ class Denoiser(Prior):
             A tensor shaped like ``sigma``, or None where it was never measured (see
             `diffsplit.priors.measure_error`).
         """
-        return None
+        return None if self.curve is None else self.curve(sigma)
 
 
 class ConsistencyModel(Prior):

@@ -31,33 +31,23 @@ from diffsplit.priors.latent import LatentPrior
 __all__ = ["GaussianConsistency", "GaussianMixturePrior", "GaussianPrior", "linear_latent"]
 
 
-def _numbers(name: str, values: float | Sequence[float] | Tensor) -> Tensor:
-    """As a float64 tensor of finite numbers.
+def _numbers(
+    name: str, values: float | Sequence[float] | Tensor, shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """As a float64 tensor of finite numbers, broadcast to ``shape`` and flattened if there is one.
 
     Raises:
-        InputError: it is something else.
+        InputError: that is not possible.
     """
     try:
         result = torch.as_tensor(values, dtype=torch.float64)
+        result = result if shape is None else result.expand(shape).flatten()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the {name} is made of numbers, not {values!r:.40}.") from error
+        wanted = "made of numbers" if shape is None else f"made of numbers and broadcast to {shape}"
+        raise InputError(f"the {name} is {wanted}, not {values!r:.60}.") from error
     if not bool(result.isfinite().all()):
         raise InputError(f"the {name} is not finite; give finite numbers.")
     return result
-
-
-def _entries(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Broadcast to ``shape`` and flattened.
-
-    Raises:
-        InputError: the shapes do not fit.
-    """
-    try:
-        return values.expand(shape).flatten()
-    except RuntimeError as error:
-        raise InputError(
-            f"the {name} has shape {tuple(values.shape)}, which does not broadcast to {shape}."
-        ) from error
 
 
 class GaussianPrior(Denoiser):
@@ -88,7 +78,7 @@ class GaussianPrior(Denoiser):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         size = math.prod(self.shape)
         matrix = _numbers("covariance", covariance)
-        self.mean = _entries("mean", _numbers("mean", mean), self.shape)
+        self.mean = _numbers("mean", mean, self.shape)
         self.eigenvalues: Tensor
         self.basis: Tensor | None = None
         if matrix.shape == (size, size) and matrix.shape != self.shape:
@@ -96,7 +86,7 @@ class GaussianPrior(Denoiser):
                 raise InputError("a covariance matrix is symmetric; give (C + C.T) / 2.")
             self.eigenvalues, self.basis = torch.linalg.eigh(matrix)
         else:
-            self.eigenvalues = _entries("covariance", matrix, self.shape)
+            self.eigenvalues = _numbers("covariance", matrix, self.shape)
         if not bool((self.eigenvalues > -1e-9 * self.eigenvalues.abs().max()).all()):
             raise InputError("a covariance has no negative eigenvalue; give one that is positive.")
         self.eigenvalues = self.eigenvalues.clamp(min=0)

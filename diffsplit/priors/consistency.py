@@ -9,16 +9,11 @@ starts: it answers with one likely image, and not, as a denoiser does, with the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.priors.edm import EDMPrior, PatchedUNet, build_unet
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin, UNet2DModel
 
 __all__ = ["SCHEDULER", "ConsistencyPrior"]
 
@@ -28,44 +23,16 @@ SCHEDULER = "CMStochasticIterativeScheduler"
 class ConsistencyPrior(PatchedUNet, ConsistencyModel):
     """A U-Net with the boundary scaling of consistency models.
 
-    Args:
-        unet: the network F, on ``patch``×``patch`` blocks of pixels as channels.
-        sigma_data: σ_d.
-        patch: side of the blocks; 1 for published models.
-        sigma_min, sigma_max: the noise levels it was trained on; ε is ``sigma_min``.
-        mean_square: E[x0²] per entry.
-        facts: what the model card says, kept when saved.
-
-    Raises:
-        InputError: the network does not fit the patches, or a number is out of range.
+    See `PatchedUNet`; ε is ``sigma_min``.
     """
 
-    format = "diffsplit-consistency"
-
-    def __init__(
-        self,
-        unet: UNet2DModel,
-        sigma_data: float = 0.5,
-        patch: int = 1,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        mean_square: float = 0.25,
-        facts: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(unet, sigma_data, patch, sigma_min, sigma_max, mean_square, facts)
+    format, scheduler = "diffsplit-consistency", SCHEDULER
 
     def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
         s, d = sigma.view(-1, 1, 1, 1), self.sigma_data
         norm, above = (s.square() + d**2).sqrt(), s - self.sigma_min
         c_skip, c_out, c_in = d**2 / (above.square() + d**2), d * above / norm, 1 / norm
         return c_skip * x + c_out * self._network(c_in * x, sigma)
-
-    def _scheduler(self) -> SchedulerMixin:
-        from diffusers import CMStochasticIterativeScheduler
-
-        return CMStochasticIterativeScheduler(
-            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
-        )
 
     @classmethod
     def untrained(

@@ -56,8 +56,10 @@ class DiffusersPrior(Denoiser):
             raise InputError(
                 f"prediction type {prediction!r} is not supported; one of {PREDICTIONS} is."
             )
-        alphas = alphas_cumprod.double().cpu()
-        inside = len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
+        alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+        inside = (
+            alphas.ndim == 1 and len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
+        )
         if not inside or not bool((alphas.diff() < 0).all()):
             raise InputError(
                 "the noise schedule does not fall from below 1 to above 0; give the one that the "
@@ -91,9 +93,6 @@ class DiffusersPrior(Denoiser):
         if self.prediction == "v_prediction":
             return alpha.square() * x - level * alpha * output
         return output
-
-    def error(self, sigma: float | Tensor) -> Tensor | None:
-        return None if self.curve is None else self.curve(sigma)
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:

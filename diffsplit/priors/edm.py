@@ -10,7 +10,6 @@ sinusoidal time embedding.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,15 +21,30 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser, Prior
 from diffsplit.priors.checks import check_levels
 from diffsplit.priors.error_curve import ErrorCurve
-from diffsplit.priors.storage import described, image_sides, load_part, save_part, write_folder
+from diffsplit.priors.storage import (
+    described,
+    diffusers_class,
+    image_sides,
+    load_part,
+    save_part,
+    write_folder,
+)
 
 if TYPE_CHECKING:
-    from diffusers import SchedulerMixin, UNet2DModel
+    from diffusers import UNet2DModel
     from typing_extensions import Self
 
 __all__ = ["EDMPrior", "PatchedUNet", "build_unet"]
 
 NOISE_SCALE = 250.0
+NUMBERS: dict[str, type[float] | type[int]] = {
+    "sigma_data": float,
+    "patch": int,
+    "sigma_min": float,
+    "sigma_max": float,
+    "mean_square": float,
+}
+"""Arguments of every `PatchedUNet` that its folder keeps."""
 
 
 def build_unet(
@@ -77,10 +91,11 @@ def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
     """
     config = unet.config
     height, width = image_sides(unet)
-    if patch < 1 or config.in_channels % patch**2 or config.out_channels != config.in_channels:
+    whole = isinstance(patch, int) and patch >= 1 and config.in_channels % patch**2 == 0
+    if not whole or config.out_channels != config.in_channels:
         raise InputError(
             f"a network with {config.in_channels} input and {config.out_channels} output channels "
-            f"does not work on patches of {patch}×{patch} pixels."
+            f"does not work on patches of {patch!r:.40} pixels."
         )
     return config.in_channels // patch**2, height * patch, width * patch
 
@@ -88,23 +103,36 @@ def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
 class PatchedUNet(Prior):
     """A prior with a network F and EDM's scale σ_d of the data.
 
-    A subclass defines `_denoise` or `_consistency` with `_network`, `format`, and `_scheduler`.
+    A subclass defines `_denoise` or `_consistency` with `_network`.
+
+    Args:
+        unet: the network F; it has ``C patch²`` input and output channels for C color channels.
+        sigma_data: σ_d, the standard deviation of the training images' entries.
+        patch: side of the blocks that become channels; 1 for published models.
+        sigma_min, sigma_max: the noise levels it was trained on.
+        mean_square: E[x0²] per entry.
+        facts: what the model card says (data, license, recipe), kept when saved.
+
+    Attributes:
+        format: name in ``prior.json``.
+        scheduler: the class of diffusers that describes the model to other programs.
 
     Raises:
         InputError: the network does not fit the patches, or a number is out of range.
     """
 
     format: ClassVar[str]
+    scheduler: ClassVar[str]
 
     def __init__(
         self,
         unet: UNet2DModel,
-        sigma_data: float,
-        patch: int,
-        sigma_min: float,
-        sigma_max: float,
-        mean_square: float,
-        facts: dict[str, Any] | None,
+        sigma_data: float = 0.5,
+        patch: int = 1,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        mean_square: float = 0.25,
+        facts: dict[str, Any] | None = None,
     ) -> None:
         check_levels(sigma_min, sigma_max, sigma_data=sigma_data, mean_square=mean_square)
         self.shape = image_shape(unet, patch)
@@ -112,10 +140,6 @@ class PatchedUNet(Prior):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.mean_square = mean_square
         self.facts = facts or {}
-
-    @abstractmethod
-    def _scheduler(self) -> SchedulerMixin:
-        """What goes into ``scheduler/``, for other programs."""
 
     def _network(self, x: Tensor, sigma: Tensor) -> Tensor:
         """F of scaled images ``(B, *shape)`` at levels ``(B,)``, in the dtype of ``x``."""
@@ -132,24 +156,13 @@ class PatchedUNet(Prior):
 
     def _config(self) -> dict[str, Any]:
         """The numbers in ``prior.json``."""
-        return {
-            "sigma_data": self.sigma_data,
-            "patch": self.patch,
-            "sigma_min": self.sigma_min,
-            "sigma_max": self.sigma_max,
-            "mean_square": self.mean_square,
-            "facts": self.facts,
-        }
+        return {name: getattr(self, name) for name in (*NUMBERS, "facts")}
 
     @classmethod
     def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor from what `_config` wrote."""
-        names = ("sigma_data", "sigma_min", "sigma_max", "mean_square")
-        return {
-            **{name: float(config[name]) for name in names},
-            "patch": int(config["patch"]),
-            "facts": dict(config["facts"]),
-        }
+        numbers = {name: kind(config[name]) for name, kind in NUMBERS.items()}
+        return {**numbers, "facts": dict(config["facts"])}
 
     def save(self, folder: Path, half: bool = True) -> None:
         """Write ``unet/`` and ``scheduler/`` (diffusers layout) and ``prior.json``.
@@ -161,7 +174,9 @@ class PatchedUNet(Prior):
         """
         with write_folder(folder, self.format, self._config()) as temporary:
             save_part(self.unet, temporary / "unet", half)
-            self._scheduler().save_pretrained(temporary / "scheduler")
+            diffusers_class(self.scheduler)(
+                sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
+            ).save_pretrained(temporary / "scheduler")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
@@ -179,18 +194,12 @@ class EDMPrior(PatchedUNet, Denoiser):
     """An EDM-preconditioned U-Net, saved as a folder in the diffusers layout.
 
     Args:
-        unet: the network F; ``in_channels = out_channels = 3 patch²``.
-        sigma_data: σ_d, the standard deviation of the training images' entries.
-        patch: side of the blocks that become channels.
-        sigma_min, sigma_max: the noise levels it was trained on.
         curve: the measured error v(σ).
-        facts: what the model card says (data, licence, recipe), kept when saved.
-
-    Raises:
-        InputError: the network does not fit the patches, or a number is out of range.
+        others: see `PatchedUNet`.
     """
 
-    format = "diffsplit-edm"
+    format, scheduler = "diffsplit-edm", "EDMEulerScheduler"
+    curve: ErrorCurve | None
 
     def __init__(
         self,
@@ -211,16 +220,6 @@ class EDMPrior(PatchedUNet, Denoiser):
         norm = (s.square() + self.sigma_data**2).sqrt()
         c_skip, c_out, c_in = (self.sigma_data / norm) ** 2, s * self.sigma_data / norm, 1 / norm
         return c_skip * x + c_out * self._network(c_in * x, sigma)
-
-    def error(self, sigma: float | Tensor) -> Tensor | None:
-        return None if self.curve is None else self.curve(sigma)
-
-    def _scheduler(self) -> SchedulerMixin:
-        from diffusers import EDMEulerScheduler
-
-        return EDMEulerScheduler(
-            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
-        )
 
     def _config(self) -> dict[str, Any]:
         curve = self.curve

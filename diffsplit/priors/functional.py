@@ -54,9 +54,6 @@ class CallablePrior(Denoiser):
             )
         return answer
 
-    def error(self, sigma: float | Tensor) -> Tensor | None:
-        return None if self.curve is None else self.curve(sigma)
-
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         return (self.denoiser,) if isinstance(self.denoiser, nn.Module) else ()

@@ -24,6 +24,10 @@ from diffsplit.priors.storage import CONFIG_NAME, read_config
 __all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
 
 P = TypeVar("P", bound=Prior)
+OWN: dict[str, type[LatentPrior] | type[ConsistencyPrior] | type[EDMPrior]] = {
+    kind.format: kind for kind in (LatentPrior, ConsistencyPrior, EDMPrior)
+}
+"""The priors that are kept in a folder of our own."""
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -106,13 +110,8 @@ def _load_named(name: str | bytes, device: torch.device, class_label: int | None
         folder = snapshot(name, _check_known)
     if not (folder / CONFIG_NAME).is_file():
         return _assembled(read_parts(folder, device), class_label)
-    kinds: tuple[type[LatentPrior | ConsistencyPrior | EDMPrior], ...] = (
-        LatentPrior,
-        ConsistencyPrior,
-        EDMPrior,
-    )
-    written = read_config(folder).get("format")
-    return next((k for k in kinds if k.format == written), EDMPrior).load(folder, device)
+    kind = read_config(folder).get("format")
+    return OWN.get(kind if isinstance(kind, str) else "", EDMPrior).load(folder, device)
 
 
 def _check_known(folder: Path) -> None:

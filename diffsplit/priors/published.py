@@ -150,10 +150,6 @@ class LabeledUNet(torch.nn.Module):
         result: torch.dtype = self.unet.dtype
         return result
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.unet.device)
-
     def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         labels = torch.full((len(x),), self.label, device=x.device)
         result: tuple[Tensor] = self.unet(x, timestep, class_labels=labels, return_dict=return_dict)

@@ -141,8 +141,13 @@ def image_sides(unet: Any) -> tuple[int, int]:
     """Height and width of what a network was trained on.
 
     Raises:
-        InputError: its configuration does not name them.
+        InputError: it is no diffusers network, or its configuration does not name them.
     """
+    if not hasattr(getattr(unet, "config", None), "sample_size"):
+        raise InputError(
+            f"the network is a {type(unet).__name__}; give a UNet2DModel of diffusers, or wrap "
+            "another with ds.priors.from_callable."
+        )
     size = unet.config.sample_size
     sides = [size, size] if isinstance(size, int) else size
     if not isinstance(sides, list | tuple) or [type(n) for n in sides] != [int, int]:

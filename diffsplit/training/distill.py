@@ -31,8 +31,8 @@ from diffsplit.solvers.consistency_samples import multistep
 from diffsplit.solvers.reverse import sample
 from diffsplit.training.card import consistency_card
 from diffsplit.training.config import RunConfig, multiples_of_16
-from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
-from diffsplit.training.run import Run, fingerprint, read_checkpoint, seeded_weights
+from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.run import Run, fingerprint, seeded_weights, started
 from diffsplit.training.trajectories import Trajectories, trajectory_end
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def started_distill_config(out: Path) -> DistillConfig:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    state = read_checkpoint(out / "training" / CHECKPOINT, DistillConfig)
-    return DistillConfig.from_options(state["config"])
+    return started(out / "training" / CHECKPOINT, DistillConfig)
 
 
 class ConsistencyRun(Run):
@@ -181,7 +180,7 @@ class ConsistencyRun(Run):
 
 
 def distill(
-    teacher: Path | str,
+    teacher: Path | str | Denoiser,
     out: Path,
     config: DistillConfig,
     *,
@@ -197,7 +196,7 @@ def distill(
     checkpoint, the loss curve and grids of samples.
 
     Args:
-        teacher: name or folder of a prior, or a hub id.
+        teacher: a denoiser, or what `load_prior` takes.
         out: a new or empty folder; with ``resume`` that of a started run.
         data: folder or zip of images: trajectories that start from them, submerged in noise, teach
             what restoration will ask for. Without it they start from noise, and nothing but the
@@ -214,10 +213,7 @@ def distill(
     """
     folder = out / "training"
     accelerator = accelerated(cpu)
-    check_out(out, folder / CHECKPOINT, resume)
-    state = read_checkpoint(folder / CHECKPOINT, DistillConfig) if resume else None
-    if state is not None:
-        config.changes(state["config"])
+    state, _ = opened(out, folder / CHECKPOINT, config, resume)
     model: Denoiser = load_kind(Denoiser, teacher, accelerator.device)  # type: ignore[type-abstract]
     images, held_out = _data(model, config, data, validation)
     run = ConsistencyRun(config, model, images, held_out, accelerator)
@@ -241,8 +237,9 @@ def _weights(model: Denoiser) -> str:
     return fingerprint(torch.cat(weights)) if weights else ""
 
 
-def _name(model: Denoiser, given: Path | str) -> str:
-    return str(model.describe().get("name") or Path(given).name)
+def _name(model: Denoiser, given: Path | str | Denoiser) -> str:
+    fallback = type(model).__name__ if isinstance(given, Denoiser) else Path(given).name
+    return str(model.describe().get("name") or fallback)
 
 
 def _data(

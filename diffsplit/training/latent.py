@@ -17,8 +17,8 @@ from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
 from diffsplit.training.card import latent_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
-from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit
-from diffsplit.training.run import read_checkpoint
+from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened
+from diffsplit.training.run import read_checkpoint, started
 from diffsplit.training.train import load_data, write_card
 
 if TYPE_CHECKING:
@@ -40,13 +40,11 @@ def started_latent_config(out: Path) -> tuple[AutoencoderConfig, TrainConfig]:
         InputError: there is no checkpoint, or it cannot be read.
     """
     first, second = _folders(out)
-    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig)
-    autoencoder = AutoencoderConfig.from_options(state["config"])
+    autoencoder = started(first / CHECKPOINT, AutoencoderConfig)
     if (second / CHECKPOINT).is_file():
-        options = read_checkpoint(second / CHECKPOINT, TrainConfig)["config"]
-    else:
-        options = state["facts"][LATER]
-    return autoencoder, TrainConfig.from_options(options)
+        return autoencoder, started(second / CHECKPOINT, TrainConfig)
+    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig)
+    return autoencoder, TrainConfig.from_options(state["facts"][LATER])
 
 
 def _folders(out: Path) -> tuple[Path, Path]:
@@ -146,12 +144,10 @@ def train_latent(
     """
     first, second = _folders(out)
     accelerator = accelerated(cpu)
-    check_out(out, first / CHECKPOINT, resume)
+    state, changed = opened(out, first / CHECKPOINT, autoencoder, resume)
     _check_size(autoencoder, config)
     config = replace(config, size=autoencoder.latent_size)
-    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig) if resume else None
     begun = resume and (second / CHECKPOINT).is_file()
-    changed = autoencoder.changes(state["config"]) if state is not None else {}
     if begun and set(changed) - {"checkpoint_minutes"}:
         raise InputError(
             f"{out}: the denoiser has learned the latents of this autoencoder already; leave out "

@@ -16,12 +16,12 @@ from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import save_image
 from diffsplit.training.config import RunConfig
-from diffsplit.training.run import Run
+from diffsplit.training.run import Run, read_checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["CHECKPOINT", "accelerated", "check_out", "fit", "split"]
+__all__ = ["CHECKPOINT", "accelerated", "fit", "opened", "split"]
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -41,7 +41,23 @@ def accelerated(cpu: bool) -> Accelerator:
     return Accelerator(mixed_precision="bf16", cpu=cpu)
 
 
-def check_out(out: Path, checkpoint: Path, resume: bool) -> None:
+def opened(
+    out: Path, checkpoint: Path, config: RunConfig, resume: bool
+) -> tuple[dict[str, Any] | None, dict[str, list[Any]]]:
+    """The state to resume from, if any, and which options differ from it.
+
+    Raises:
+        InputError: ``out`` holds files and ``resume`` is False, there is no checkpoint to resume,
+            or ``config`` differs in more than may change.
+    """
+    _check_out(out, checkpoint, resume)
+    if not resume:
+        return None, {}
+    state = read_checkpoint(checkpoint, type(config))
+    return state, config.changes(state["config"])
+
+
+def _check_out(out: Path, checkpoint: Path, resume: bool) -> None:
     """Refuse to overwrite: ``out`` is new, or without any file, or the run to resume."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give the name of a folder.")

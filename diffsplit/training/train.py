@@ -18,8 +18,8 @@ from diffsplit.priors.load import load_kind
 from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
-from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
-from diffsplit.training.run import read_checkpoint
+from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.run import started
 
 __all__ = ["load_data", "started_config", "train", "write_card"]
 
@@ -30,8 +30,7 @@ def started_config(out: Path) -> TrainConfig:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    state = read_checkpoint(out / "training" / CHECKPOINT, TrainConfig)
-    return TrainConfig.from_options(state["config"])
+    return started(out / "training" / CHECKPOINT, TrainConfig)
 
 
 def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
@@ -109,13 +108,10 @@ def train(
     """
     folder = out / "training"
     accelerator = accelerated(cpu)
-    check_out(out, folder / CHECKPOINT, resume)
-    state = read_checkpoint(folder / CHECKPOINT, TrainConfig) if resume else None
+    state, _ = opened(out, folder / CHECKPOINT, config, resume)
     start = None
     if init is not None and state is None:
         start, config = _network_of(init, config)
-    if state is not None:
-        config.changes(state["config"])  # a wrong option is told before the images are read
 
     images, held_out = load_data(source, config, validation)
     run = DenoiserRun(config, images, held_out, accelerator, start)
