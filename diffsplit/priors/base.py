@@ -84,16 +84,24 @@ class Prior(ABC):
             facts["parameters"] = sum(p.numel() for n in self.networks for p in n.parameters())
         return facts
 
-    def _checked(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """σ as ``(B,)``, moved into the range that the model knows; counts the evaluation.
+    def _evaluated(
+        self, evaluate: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float | Tensor
+    ) -> Tensor:
+        """What the model answers to a batch that was checked and counted, in its precision.
+
+        Half precision does not hold σ² over the usual range; the computation is then in float32.
+
+        Args:
+            evaluate: gets ``x``, and σ as ``(B,)``, moved into the range that the model knows.
 
         Raises:
             InputError: ``x`` or ``sigma`` has another shape or type.
         """
         check_batch(x, self.shape)
-        levels = per_image(sigma, len(x), x)
+        wide = x.float() if x.dtype.itemsize < 4 else x
+        levels = per_image(sigma, len(x), wide).clamp(self.sigma_min, self.sigma_max)
         count_network(len(x))
-        return levels.clamp(self.sigma_min, self.sigma_max)
+        return evaluate(wide, levels).to(x.dtype)
 
 
 class Denoiser(Prior):
@@ -124,7 +132,7 @@ class Denoiser(Prior):
         Raises:
             InputError: ``x`` or ``sigma`` has another shape or type.
         """
-        return self._denoise(x, self._checked(x, sigma))
+        return self._evaluated(self._denoise, x, sigma)
 
     def vjp(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """`denoise` together with its pullback, for methods with a gradient through the network.
@@ -141,6 +149,7 @@ class Denoiser(Prior):
         Raises:
             InputError: as `denoise`, or the answer carries no gradient.
         """
+        check_batch(x, self.shape)
         with torch.inference_mode(False), torch.enable_grad():
             # Tensors that were made in inference mode are copied: autograd cannot record them.
             origin = x.detach().clone().requires_grad_()
@@ -156,8 +165,9 @@ class Denoiser(Prior):
         def pullback(u: Tensor) -> Tensor:
             if not graph:
                 raise InputError("a pullback is called once; call vjp again for another.")
-            check_batch(u, self.shape)
-            (gradient,) = torch.autograd.grad(graph.pop(), origin, u)
+            if not isinstance(u, Tensor) or u.shape != x.shape:
+                raise InputError(f"a pullback takes a tensor of shape {tuple(x.shape)}.")
+            (gradient,) = torch.autograd.grad(graph.pop(), origin, u.to(x))
             return gradient
 
         return clean.detach(), pullback
@@ -200,7 +210,7 @@ class ConsistencyModel(Prior):
         Raises:
             InputError: ``x`` or ``sigma`` has another shape or type.
         """
-        return self._consistency(x, self._checked(x, sigma))
+        return self._evaluated(self._consistency, x, sigma)
 
 
 class LatentModel(Prior):

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["check_batch", "check_levels", "check_shape", "checked_number", "per_image"]
+__all__ = [
+    "as_levels",
+    "check_batch",
+    "check_levels",
+    "check_shape",
+    "checked_count",
+    "checked_number",
+    "checked_numbers",
+    "per_image",
+]
 
 
 def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
@@ -74,6 +83,47 @@ def checked_number(name: str, value: Any) -> float:
     return number
 
 
+def checked_count(name: str, value: Any) -> int:
+    """``value`` as an integer of 1 or more.
+
+    Raises:
+        InputError: it is something else; the message calls it ``name``.
+    """
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if not 1 <= count < 2**31:
+        raise InputError(f"{name} is an integer of 1 or more, not {value!r:.40}.")
+    return count
+
+
+def checked_numbers(
+    name: str, values: float | Sequence[float] | Tensor, shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """As a float64 tensor of finite numbers, broadcast to ``shape`` and flattened if there is one.
+
+    Raises:
+        InputError: that is not possible.
+    """
+    try:
+        result = torch.as_tensor(values, dtype=torch.float64)
+        result = result if shape is None else result.expand(shape).flatten()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        wanted = "made of numbers" if shape is None else f"made of numbers and broadcast to {shape}"
+        raise InputError(f"the {name} is {wanted}, not {values!r:.60}.") from error
+    if not bool(result.isfinite().all()):
+        raise InputError(f"the {name} is not finite; give finite numbers.")
+    return result
+
+
+def as_levels(sigma: float | Tensor) -> Tensor:
+    """Noise levels as a floating-point tensor of their shape."""
+    if not isinstance(sigma, Tensor):
+        return torch.tensor(checked_number("sigma", sigma))
+    return sigma if sigma.is_floating_point() else sigma.float()
+
+
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple of positive integers.
 
@@ -81,9 +131,9 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
         InputError: it is something else.
     """
     try:
-        result = tuple(operator.index(n) for n in shape)
-    except TypeError:
+        result = tuple(checked_count("a size", n) for n in shape)
+    except (TypeError, InputError):
         result = ()
-    if not result or min(result) < 1:
+    if not result:
         raise InputError(f"shape {shape!r:.60} is not made of positive sizes; give (C, H, W).")
     return result

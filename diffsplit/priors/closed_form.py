@@ -22,32 +22,20 @@ from torch import Tensor
 
 from diffsplit.counting import counting
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators, randn_like, seeded
+from diffsplit.noise import Generators, check_generators, randn_like, seeded
 from diffsplit.priors.base import ConsistencyModel, Denoiser
-from diffsplit.priors.checks import check_levels, check_shape
+from diffsplit.priors.checks import (
+    as_levels,
+    check_levels,
+    check_shape,
+    checked_count,
+    checked_number,
+    checked_numbers,
+)
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.latent import LatentPrior
 
 __all__ = ["GaussianConsistency", "GaussianMixturePrior", "GaussianPrior", "linear_latent"]
-
-
-def _numbers(
-    name: str, values: float | Sequence[float] | Tensor, shape: tuple[int, ...] | None = None
-) -> Tensor:
-    """As a float64 tensor of finite numbers, broadcast to ``shape`` and flattened if there is one.
-
-    Raises:
-        InputError: that is not possible.
-    """
-    try:
-        result = torch.as_tensor(values, dtype=torch.float64)
-        result = result if shape is None else result.expand(shape).flatten()
-    except (TypeError, ValueError, RuntimeError) as error:
-        wanted = "made of numbers" if shape is None else f"made of numbers and broadcast to {shape}"
-        raise InputError(f"the {name} is {wanted}, not {values!r:.60}.") from error
-    if not bool(result.isfinite().all()):
-        raise InputError(f"the {name} is not finite; give finite numbers.")
-    return result
 
 
 class GaussianPrior(Denoiser):
@@ -77,8 +65,8 @@ class GaussianPrior(Denoiser):
         self.shape = check_shape(shape)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         size = math.prod(self.shape)
-        matrix = _numbers("covariance", covariance)
-        self.mean = _numbers("mean", mean, self.shape)
+        matrix = checked_numbers("covariance", covariance)
+        self.mean = checked_numbers("mean", mean, self.shape)
         self.eigenvalues: Tensor
         self.basis: Tensor | None = None
         if matrix.shape == (size, size) and matrix.shape != self.shape:
@@ -86,7 +74,7 @@ class GaussianPrior(Denoiser):
                 raise InputError("a covariance matrix is symmetric; give (C + C.T) / 2.")
             self.eigenvalues, self.basis = torch.linalg.eigh(matrix)
         else:
-            self.eigenvalues = _numbers("covariance", matrix, self.shape)
+            self.eigenvalues = checked_numbers("covariance", matrix, self.shape)
         if not bool((self.eigenvalues > -1e-9 * self.eigenvalues.abs().max()).all()):
             raise InputError("a covariance has no negative eigenvalue; give one that is positive.")
         self.eigenvalues = self.eigenvalues.clamp(min=0)
@@ -110,13 +98,13 @@ class GaussianPrior(Denoiser):
 
     def error(self, sigma: float | Tensor) -> Tensor:
         """v(σ) = mean over the eigenvalues λ of λσ²/(λ + σ²)."""
-        variance = torch.as_tensor(sigma).square().unsqueeze(-1)
+        variance = as_levels(sigma).square().unsqueeze(-1)
         eigenvalues = self.eigenvalues.to(variance)
         return (eigenvalues * variance / (eigenvalues + variance)).mean(-1)
 
     def sample(self, count: int, generator: Generators) -> Tensor:
         """``(count, *shape)`` draws of x0, float32."""
-        size = math.prod(self.shape)
+        count, size = checked_count("count", count), math.prod(self.shape)
         white = randn_like(torch.empty(count, size, dtype=torch.float64), generator)
         colored = white * self.eigenvalues.sqrt()
         if self.basis is not None:
@@ -144,13 +132,13 @@ class GaussianMixturePrior(Denoiser):
         sigma_max: float = 1e6,
     ) -> None:
         check_levels(sigma_min, sigma_max)
-        points = _numbers("means", means)
+        points = checked_numbers("means", means)
         self.shape = check_shape(points.shape[1:])
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.means = points.flatten(1)
         count = len(points)
-        self.variances = _numbers("variances", variances)
-        plain = torch.ones(count) if weights is None else _numbers("weights", weights)
+        self.variances = checked_numbers("variances", variances)
+        plain = torch.ones(count) if weights is None else checked_numbers("weights", weights)
         if self.variances.shape != (count,) or plain.shape != (count,):
             raise InputError(f"{count} means need {count} variances and {count} weights.")
         if not bool((self.variances > 0).all()) or not bool((plain > 0).all()):
@@ -188,6 +176,7 @@ class GaussianMixturePrior(Denoiser):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """``(count, *shape)`` draws of x0, float32."""
+        check_generators(generator, checked_count("count", count))
         which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = randn_like(torch.empty(count, self.means.shape[1], dtype=torch.float64), generator)
         draws = self.means[which] + self.variances[which].sqrt().unsqueeze(1) * noise
@@ -226,8 +215,9 @@ def linear_latent(prior: GaussianPrior, size: int, scaling: float = 1.0) -> Late
     """
     _check_gaussian(prior)
     n = math.prod(prior.shape)
-    if not 1 <= size <= n:
+    if checked_count("size", size) > n:
         raise InputError(f"{size} latents of {n} entries; give 1 to {n}.")
+    scaling = checked_number("scaling", scaling)
     top = prior.eigenvalues.argsort(descending=True)[:size]
     basis = torch.eye(n, dtype=torch.float64) if prior.basis is None else prior.basis
     v, eigenvalues = basis[:, top], prior.eigenvalues[top]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser
+from diffsplit.priors.checks import checked_numbers
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.storage import image_sides
 
@@ -52,11 +53,12 @@ class DiffusersPrior(Denoiser):
         prediction: str = "epsilon",
         curve: ErrorCurve | None = None,
     ) -> None:
-        if prediction not in PREDICTIONS:
+        sides = image_sides(unet)
+        if not isinstance(prediction, str) or prediction not in PREDICTIONS:
             raise InputError(
                 f"prediction type {prediction!r} is not supported; one of {PREDICTIONS} is."
             )
-        alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+        alphas = checked_numbers("noise schedule", alphas_cumprod).cpu()
         inside = (
             alphas.ndim == 1 and len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
         )
@@ -66,7 +68,7 @@ class DiffusersPrior(Denoiser):
                 "model was trained with."
             )
         self.unet, self.prediction, self.curve = unet, prediction, curve
-        self.shape = (unet.config.in_channels, *image_sides(unet))
+        self.shape = (unet.config.in_channels, *sides)
         self._log_sigmas = ((1 - alphas) / alphas).sqrt().log()
         self.sigma_min = float(self._log_sigmas[0].exp())
         self.sigma_max = float(self._log_sigmas[-1].exp())

@@ -89,8 +89,8 @@ def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
     Raises:
         InputError: the network does not fit the blocks, or does not name the size of its input.
     """
-    config = unet.config
     height, width = image_sides(unet)
+    config = unet.config
     whole = isinstance(patch, int) and patch >= 1 and config.in_channels % patch**2 == 0
     if not whole or config.out_channels != config.in_channels:
         raise InputError(
