@@ -71,10 +71,10 @@ def test_pairs_go_on_where_they_were_saved():
 def test_a_student_comes_nearer_to_the_ends_of_a_gaussian_teachers_trajectories():
     held_out = torch.full((4, 3, 8, 8), 0.1)
     teacher = GaussianPrior((3, 8, 8), 0.1, 0.05)
-    config = replace(SHORT, batch=16, channels=(16, 32), images=16 * 80, ema=0.5)
+    config = replace(SHORT, batch=16, channels=(16, 32), images=16 * 120, ema=0.5)
     run = ConsistencyRun(config, teacher, None, held_out, accelerator())
     before = run.errors()
-    for _ in range(80):
+    for _ in range(120):
         run.update()
     after = run.errors()
     assert math.prod(after) < 0.3 * math.prod(before)

@@ -151,9 +151,9 @@ class Denoiser(Prior):
         """
         check_batch(x, self.shape)
         with torch.inference_mode(False), torch.enable_grad():
-            # Tensors that were made in inference mode are copied: autograd cannot record them.
+            # A copy, since autograd cannot record a tensor that was made in inference mode.
             origin = x.detach().clone().requires_grad_()
-            clean = self.denoise(origin, sigma.clone() if isinstance(sigma, Tensor) else sigma)
+            clean = self.denoise(origin, sigma)
         if not clean.requires_grad:
             raise InputError(
                 f"{self!r} answers without a gradient, which this method needs; remove "

@@ -20,11 +20,10 @@ class CallablePrior(Denoiser):
     """Use your own denoiser as a prior.
 
     Args:
-        denoiser: ``denoiser(x, sigma)`` with ``x`` of shape ``(B, *shape)`` in float32 (or float64, if
-            it was given so) and ``sigma`` of shape
-            ``(B,)`` in [sigma_min, sigma_max]; returns the clean image E[x0 | x] for x = x0 + σ n,
-            such as ``lambda x, sigma: x - sigma.view(-1, 1, 1, 1) * network(x, sigma)`` where a
-            network predicts the noise n.
+        denoiser: ``denoiser(x, sigma)`` with ``x`` of shape ``(B, *shape)``, float32 or float64,
+            and ``sigma`` of shape ``(B,)`` in [sigma_min, sigma_max]; returns the clean image
+            E[x0 | x] for x = x0 + σ n. Where a network predicts the noise n, that is
+            ``lambda x, sigma: x - sigma.view(-1, 1, 1, 1) * network(x, sigma)``.
         shape: of one image, ``(C, H, W)``.
         sigma_min, sigma_max: the noise levels that it knows; others are moved to the nearer end.
         mean_square: E[x0²] per entry; 0.25 suits natural images on [-1, 1].

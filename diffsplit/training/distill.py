@@ -198,7 +198,7 @@ def distill(
     Args:
         teacher: a denoiser, or what `load_prior` takes.
         out: a new or empty folder; with ``resume`` that of a started run.
-        data: folder or zip of images: trajectories that start from them, submerged in noise, teach
+        data: folder or zip of images: trajectories that start from them, with noise added, teach
             what restoration will ask for. Without it they start from noise, and nothing but the
             teacher is needed.
         validation: images to measure the error on; without it some of ``data``, or samples of the

@@ -34,7 +34,7 @@ class Trajectories:
 
     Args:
         teacher: the denoiser.
-        images: bytes ``(N, C, H, W)`` to start from, submerged in noise; None for trajectories
+        images: bytes ``(N, C, H, W)`` to start from, with noise added; None for trajectories
             that start from noise alone.
         steps: evaluations of each trajectory.
         sigma_min, sigma_max: where trajectories end and the highest level that they start from.
