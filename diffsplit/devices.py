@@ -17,7 +17,7 @@ def checked_device(device: str | torch.device) -> torch.device:
     """
     try:
         place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{device!r:.40} is no device; give 'cpu', 'cuda' or 'cuda:1', for example."
         ) from error

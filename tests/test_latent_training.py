@@ -23,7 +23,7 @@ def test_a_trained_latent_folder_holds_a_prior_that_a_solver_takes(trained_laten
     prior = load_prior(trained_latents)
     assert isinstance(prior, LatentPrior)
     assert prior.shape == (3, 16, 16)
-    assert prior.latent_shape == (2, 8, 8)
+    assert prior.latent.shape == (2, 8, 8)
     assert prior.latent.error(1.0) is not None
     problem = ds.Problem(
         ds.operators.Downsample(prior.shape, factor=2), ds.channels.GaussianNoise(0.05)

@@ -14,8 +14,8 @@ from diffsplit import load_prior
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.io.images import load_image
 from diffsplit.training import TrainConfig, train
+from diffsplit.training.card import nearest_images
 from diffsplit.training.denoiser import DenoiserRun, draw_sigma
-from diffsplit.training.nearest import nearest_images
 
 pytest.importorskip("accelerate")
 yaml = pytest.importorskip("yaml")
@@ -70,17 +70,7 @@ def test_a_few_steps_of_training_lower_the_denoising_error(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        {"size": 32},
-        {"batch": 2},
-        {"channels": (32, 32)},
-        {"patch": 4},
-        {"sigma_min": 0.02},
-        {"sigma_max": 80.0},
-        {"validation": 0.3},
-        {"seed": 1},
-    ],
+    "option", [{"size": 32}, {"batch": 2}, {"channels": (32, 32)}, {"sigma_max": 80.0}, {"seed": 1}]
 )
 def test_another_network_or_other_data_are_not_resumed_and_no_image_is_read(
     option, started, tmp_path
@@ -136,14 +126,6 @@ def test_a_run_starts_from_the_weights_and_network_of_another_prior(trained, pic
     assert prior.facts["started_from"] == trained.name
     with pytest.raises(InputError, match="training starts from a prior"):
         train(pictures, tmp_path / "other", replace(TINY, size=32), cpu=True, init=trained)
-
-
-def test_images_seen_are_counted(pictures, started):
-    state = read_state(started)
-    torch.save({**state, "images_seen": 101}, started / "training" / "checkpoint.pt")
-    prior = train(pictures, started, replace(TINY, images=102), cpu=True, resume=True)
-    assert prior.facts["images_seen"] == 105
-    assert read_state(started)["history"][-1]["images"] == 105
 
 
 def test_files_of_the_user_are_not_overwritten_and_no_image_is_read(tmp_path, trained):
@@ -225,7 +207,19 @@ def test_images_of_one_color_are_refused():
 
 @pytest.mark.parametrize(
     "option",
-    [{"batch": 0}, {"lr": math.nan}, {"cooldown": 0.0}, {"ema": 1.0}, {"sigma_min": 200.0}],
+    [
+        {"batch": 0},
+        {"batch": 2.5},
+        {"lr": math.nan},
+        {"cooldown": 0.0},
+        {"ema": 1.0},
+        {"sigma_min": 200.0},
+        {"log_sigma_mean": None},
+        {"channels": 64},
+        {"channels": (24, 32)},
+        {"channels": ()},
+        {"patch": 0},
+    ],
 )
 def test_an_option_out_of_range_is_refused(option):
     (name,) = option

@@ -1,14 +1,18 @@
-"""Priors: any diffusion model as a denoiser, and how wrong it is at each noise level."""
+"""Priors: trained models as denoisers, consistency models or latent models, and their loading."""
 
 from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
+from diffsplit.priors.closed_form import (
+    GaussianConsistency,
+    GaussianMixturePrior,
+    GaussianPrior,
+    linear_latent,
+)
 from diffsplit.priors.consistency import ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.functional import from_callable
-from diffsplit.priors.gaussian import GaussianMixturePrior, GaussianPrior
 from diffsplit.priors.latent import LatentPrior
-from diffsplit.priors.linear_latent import GaussianConsistency, linear_latent
 from diffsplit.priors.load import bundled_priors, load_prior
 
 __all__ = [

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplit.counting import count_network
+from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
+from diffsplit.priors.checks import check_batch, per_image
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = [
-    "ConsistencyModel",
-    "Denoiser",
-    "LatentModel",
-    "Prior",
-    "check_levels",
-    "check_shape",
-    "per_image",
-]
-
-
-def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
-    """A noise level, given once or one per image, as ``(batch,)`` on the device of ``like``."""
-    if isinstance(sigma, Tensor):
-        sigma = sigma.to(dtype=like.dtype, device=like.device)
-    else:  # filled in where it is needed: a copy would wait for the device
-        sigma = torch.full((), float(sigma), dtype=like.dtype, device=like.device)
-    if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) not in (1, batch)):
-        raise InputError(
-            f"sigma has shape {tuple(sigma.shape)}; give one number, or one per image ({batch},)."
-        )
-    return sigma.expand(batch)
+__all__ = ["ConsistencyModel", "Denoiser", "LatentModel", "Prior", "per_image"]
 
 
 class Prior(ABC):
@@ -66,12 +46,25 @@ class Prior(ABC):
         return x if self.bounds is None else x.clamp(*self.bounds)
 
     @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that the model evaluates; a closed form has none."""
+        return ()
+
+    @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return torch.device("cpu")
+        parameters = (p for network in self.networks for p in network.parameters())
+        return next((p.device for p in parameters), torch.device("cpu"))
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model's tensors to a device, in place, and return the prior."""
+        """Move the networks to a device, in place, and return the prior.
+
+        Raises:
+            InputError: this machine has no such device.
+        """
+        place = checked_device(device)
+        for network in self.networks:
+            network.to(place)
         return self
 
     def __repr__(self) -> str:
@@ -80,37 +73,46 @@ class Prior(ABC):
 
     def describe(self) -> dict[str, object]:
         """Facts for people: what `diffsplit info` prints."""
-        return {
+        facts: dict[str, object] = {
             "kind": self.kind,
             "class": type(self).__name__,
             "shape": list(self.shape),
             "sigma_range": [self.sigma_min, self.sigma_max],
             "mean_square": self.mean_square,
         }
+        if self.networks:
+            facts["parameters"] = sum(p.numel() for n in self.networks for p in n.parameters())
+        return facts
 
-    def _checked(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """σ as ``(B,)``, moved into the range that the model knows; counts the evaluation.
+    def _evaluated(
+        self, evaluate: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float | Tensor
+    ) -> Tensor:
+        """What the model answers to a batch that was checked and counted, in its precision.
+
+        Half precision does not hold σ² over the usual range; the computation is then in float32.
+
+        Args:
+            evaluate: gets ``x``, and σ as ``(B,)``, moved into the range that the model knows.
 
         Raises:
-            InputError: ``x`` or ``sigma`` has another shape.
+            InputError: ``x`` or ``sigma`` has another shape or type.
         """
-        if tuple(x.shape[1:]) != tuple(self.shape):
-            raise InputError(
-                f"the prior takes batches of shape (B, {', '.join(map(str, self.shape))}), "
-                f"but the input has shape {tuple(x.shape)}; resize it or load another prior."
-            )
+        check_batch(x, self.shape)
+        wide = x.float() if x.dtype.itemsize < 4 else x
+        levels = per_image(sigma, len(x), wide).clamp(self.sigma_min, self.sigma_max)
         count_network(len(x))
-        return per_image(sigma, len(x), x).clamp(self.sigma_min, self.sigma_max)
+        return evaluate(wide, levels).to(x.dtype)
 
 
 class Denoiser(Prior):
     """A diffusion model in σ-space: `D(x, σ) ≈ E[x0 | x]` for x = x0 + σ n, n ~ N(0, I).
 
-    A subclass defines `_denoise`, and `error` where it knows its error.
+    A subclass defines `_denoise`, and sets `curve` or defines `error` where it knows its error.
     """
 
     kind = "diffusion model"
     example = "cats-64"
+    curve: Callable[[float | Tensor], Tensor] | None = None
 
     @abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -128,29 +130,45 @@ class Denoiser(Prior):
             Denoised images ``(B, *shape)``, not clipped.
 
         Raises:
-            InputError: ``x`` or ``sigma`` has another shape.
+            InputError: ``x`` or ``sigma`` has another shape or type.
         """
-        return self._denoise(x, self._checked(x, sigma))
+        return self._evaluated(self._denoise, x, sigma)
 
-    def vjp(
-        self, x: Tensor, sigma: float | Tensor
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def vjp(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """`denoise` together with its pullback, for methods with a gradient through the network.
+
+        It may be called where gradients are switched off, and leaves those of the weights alone.
 
         Args:
             x, sigma: as in `denoise`.
 
         Returns:
-            D(x, σ) ``(B, *shape)``, detached, and the function u ↦ (∂D/∂x)ᵀ u, which can be called
-            once: it frees the graph.
+            D(x, σ) ``(B, *shape)``, detached, and the function u ↦ (∂D/∂x)ᵀ u for ``u`` of the
+            same shape. The function can be called once; it frees the graph.
+
+        Raises:
+            InputError: as `denoise`, or the answer carries no gradient.
         """
+        check_batch(x, self.shape)
         with torch.inference_mode(False), torch.enable_grad():
+            # A copy, since autograd cannot record a tensor that was made in inference mode.
             origin = x.detach().clone().requires_grad_()
             clean = self.denoise(origin, sigma)
+        if not clean.requires_grad:
+            raise InputError(
+                f"{self!r} answers without a gradient, which this method needs; remove "
+                "torch.no_grad and .detach() from its denoiser."
+            )
+
+        graph = [clean]  # the only reference, so that all of the graph goes with it
 
         def pullback(u: Tensor) -> Tensor:
-            (slope,) = torch.autograd.grad(clean, origin, u)
-            return slope
+            if not graph:
+                raise InputError("a pullback is called once; call vjp again for another.")
+            if not isinstance(u, Tensor) or u.shape != x.shape:
+                raise InputError(f"a pullback takes a tensor of shape {tuple(x.shape)}.")
+            (gradient,) = torch.autograd.grad(graph.pop(), origin, u.to(x))
+            return gradient
 
         return clean.detach(), pullback
 
@@ -161,7 +179,7 @@ class Denoiser(Prior):
             A tensor shaped like ``sigma``, or None where it was never measured (see
             `diffsplit.priors.measure_error`).
         """
-        return None
+        return None if self.curve is None else self.curve(sigma)
 
 
 class ConsistencyModel(Prior):
@@ -190,9 +208,9 @@ class ConsistencyModel(Prior):
             ``(B, *shape)``, not clipped.
 
         Raises:
-            InputError: ``x`` or ``sigma`` has another shape.
+            InputError: ``x`` or ``sigma`` has another shape or type.
         """
-        return self._consistency(x, self._checked(x, sigma))
+        return self._evaluated(self._consistency, x, sigma)
 
 
 class LatentModel(Prior):
@@ -213,23 +231,3 @@ class LatentModel(Prior):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Images ``(B, *shape)``, not clipped, of scaled latents; differentiable."""
-
-
-def check_levels(sigma_min: float, sigma_max: float, **scales: float) -> None:
-    """Raise InputError unless 0 < sigma_min < sigma_max < ∞ and ``scales`` are positive numbers."""
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise InputError(
-            f"the noise levels of a prior are 0 < sigma_min < sigma_max, not {sigma_min} and "
-            f"{sigma_max}."
-        )
-    for name, value in scales.items():
-        if not 0 < value < math.inf:
-            raise InputError(f"the {name} of a prior is a positive number, not {value}.")
-
-
-def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape as a tuple of positive integers."""
-    result = tuple(int(n) for n in shape)
-    if not result or min(result) < 1:
-        raise InputError(f"shape {tuple(shape)} is not made of positive sizes; give (C, H, W).")
-    return result

@@ -9,19 +9,11 @@ starts: it answers with one likely image, and not, as a denoiser does, with the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import ConsistencyModel
-from diffsplit.priors.class_label import with_label
-from diffsplit.priors.patched import PatchedUNet
-from diffsplit.priors.pretrained import components, load_part, part_config
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin, UNet2DModel
+from diffsplit.priors.base import ConsistencyModel, Denoiser
+from diffsplit.priors.edm import EDMPrior, PatchedUNet, build_unet
 
 __all__ = ["SCHEDULER", "ConsistencyPrior"]
 
@@ -31,31 +23,10 @@ SCHEDULER = "CMStochasticIterativeScheduler"
 class ConsistencyPrior(PatchedUNet, ConsistencyModel):
     """A U-Net with the boundary scaling of consistency models.
 
-    Args:
-        unet: the network F, on ``patch``×``patch`` blocks of pixels as channels.
-        sigma_data: σ_d.
-        patch: side of the blocks; 1 for published models.
-        sigma_min, sigma_max: the noise levels it was trained on; ε is ``sigma_min``.
-        mean_square: E[x0²] per entry.
-        facts: what the model card says, kept when saved.
-
-    Raises:
-        InputError: the network does not fit the patches, or a number is out of range.
+    See `PatchedUNet`; ε is ``sigma_min``.
     """
 
-    format = "diffsplit-consistency"
-
-    def __init__(
-        self,
-        unet: UNet2DModel,
-        sigma_data: float = 0.5,
-        patch: int = 1,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        mean_square: float = 0.25,
-        facts: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(unet, sigma_data, patch, sigma_min, sigma_max, mean_square, facts)
+    format, scheduler = "diffsplit-consistency", SCHEDULER
 
     def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
         s, d = sigma.view(-1, 1, 1, 1), self.sigma_data
@@ -63,42 +34,31 @@ class ConsistencyPrior(PatchedUNet, ConsistencyModel):
         c_skip, c_out, c_in = d**2 / (above.square() + d**2), d * above / norm, 1 / norm
         return c_skip * x + c_out * self._network(c_in * x, sigma)
 
-    def _scheduler(self) -> SchedulerMixin:
-        from diffusers import CMStochasticIterativeScheduler
-
-        return CMStochasticIterativeScheduler(
-            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
-        )
-
     @classmethod
-    def from_pretrained(
-        cls, name_or_path: str, device: str | torch.device = "cpu", class_label: int | None = None
+    def untrained(
+        cls, teacher: Denoiser, channels: tuple[int, ...], patch: int, sigma_max: float
     ) -> ConsistencyPrior:
-        """Load a `ConsistencyModelPipeline`: a folder (``unet/``, ``scheduler/``) or a hub id.
+        """A model to be distilled from a teacher, with the teacher's weights where they fit.
 
         Args:
-            class_label: the class of a class-conditional model.
+            teacher: a denoiser of square images.
+            channels, patch: the network, unless the teacher is an `EDMPrior`; see `build_unet`.
+            sigma_max: the highest noise level, unless the teacher's is lower.
 
         Raises:
-            InputError: nothing there, no consistency model, unreadable weights, or a class is
-                missing or unknown.
+            InputError: the images are not square, or do not fit the network.
         """
-        if components(name_or_path).get("scheduler") != SCHEDULER:
+        if len(teacher.shape) != 3 or teacher.shape[1] != teacher.shape[2]:
+            sides = "×".join(map(str, teacher.shape))
             raise InputError(
-                f"{name_or_path}: there is no {SCHEDULER}, so it is no consistency model, or the "
-                "hub did not give it; check the name and the network, or use load_prior."
+                f"the shape is {sides}; only denoisers of square images are distilled."
             )
-        unet = with_label(load_part("UNet2DModel", name_or_path, "unet", device), class_label)
-        config = part_config(name_or_path, "scheduler")
-        try:
-            return cls(
-                unet,
-                sigma_data=float(config.get("sigma_data", 0.5)),
-                sigma_min=float(config.get("sigma_min", 0.002)),
-                sigma_max=float(config.get("sigma_max", 80.0)),
-            )
-        except (TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(
-                f"{name_or_path}: its configuration makes no sense ({str(error).rstrip('.')}); "
-                "download it again."
-            ) from error
+        sigma_data = teacher.mean_square**0.5
+        if isinstance(teacher, EDMPrior):
+            sigma_data, patch = teacher.sigma_data, teacher.patch
+            unet = type(teacher.unet).from_config(teacher.unet.config)
+            unet.load_state_dict(teacher.unet.state_dict())
+        else:
+            unet = build_unet(teacher.shape[1], patch, channels, teacher.shape[0])
+        top = min(sigma_max, teacher.sigma_max)
+        return cls(unet, sigma_data, patch, teacher.sigma_min, top, teacher.mean_square)

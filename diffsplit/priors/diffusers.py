@@ -12,17 +12,17 @@ integer timesteps. A learned variance (twice as many output channels) is dropped
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser
+from diffsplit.priors.checks import checked_numbers
 from diffsplit.priors.error_curve import ErrorCurve
-from diffsplit.priors.pretrained import LOADING, diffusers_class, image_sides
+from diffsplit.priors.storage import image_sides
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -53,25 +53,31 @@ class DiffusersPrior(Denoiser):
         prediction: str = "epsilon",
         curve: ErrorCurve | None = None,
     ) -> None:
-        if prediction not in PREDICTIONS:
+        sides = image_sides(unet)
+        if not isinstance(prediction, str) or prediction not in PREDICTIONS:
             raise InputError(
                 f"prediction type {prediction!r} is not supported; one of {PREDICTIONS} is."
             )
-        alphas = alphas_cumprod.double().cpu()
-        inside = len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
+        alphas = checked_numbers("noise schedule", alphas_cumprod).cpu()
+        inside = (
+            alphas.ndim == 1 and len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
+        )
         if not inside or not bool((alphas.diff() < 0).all()):
             raise InputError(
                 "the noise schedule does not fall from below 1 to above 0; give the one that the "
                 "model was trained with."
             )
         self.unet, self.prediction, self.curve = unet, prediction, curve
-        self.shape = (unet.config.in_channels, *image_sides(unet))
-        self._log_sigmas = (((1 - alphas) / alphas).sqrt().log()).to(unet.device)
+        self.shape = (unet.config.in_channels, *sides)
+        self._log_sigmas = ((1 - alphas) / alphas).sqrt().log()
         self.sigma_min = float(self._log_sigmas[0].exp())
         self.sigma_max = float(self._log_sigmas[-1].exp())
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """The (fractional) timestep whose noise level is σ, float32, shaped like ``sigma``."""
+        if self._log_sigmas.device != sigma.device:  # copied once: a copy waits for the device
+            with torch.inference_mode(False):
+                self._log_sigmas = self._log_sigmas.to(sigma.device)
         knots = self._log_sigmas
         x = sigma.to(knots).log().clamp(knots[0], knots[-1]).contiguous()
         right = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
@@ -90,90 +96,29 @@ class DiffusersPrior(Denoiser):
             return alpha.square() * x - level * alpha * output
         return output
 
-    def error(self, sigma: float | Tensor) -> Tensor | None:
-        return None if self.curve is None else self.curve(sigma)
-
     @property
-    def device(self) -> torch.device:
-        return torch.device(self.unet.device)
-
-    def to(self, device: str | torch.device) -> DiffusersPrior:
-        self.unet.to(device=torch.device(device))
-        self._log_sigmas = self._log_sigmas.to(device)
-        return self
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.unet,)
 
     def describe(self) -> dict[str, object]:
-        parameters = sum(p.numel() for p in self.unet.parameters())
-        return {**super().describe(), "parameters": parameters, "prediction": self.prediction}
+        return {**super().describe(), "prediction": self.prediction}
 
     @classmethod
-    def load(cls, name_or_path: str, device: str | torch.device = "cpu") -> DiffusersPrior:
-        """Load a pipeline folder (``unet/``, ``scheduler/``), a model folder, or a hub id.
+    def scheduled(cls, unet: UNet2DModel, scheduler: Mapping[str, Any]) -> DiffusersPrior:
+        """A network with the betas and the prediction of its scheduler.
 
-        A model folder without a scheduler is taken to be trained on 1000 linear betas.
+        Args:
+            scheduler: its configuration; 1000 linear betas where it is empty.
 
         Raises:
-            InputError: nothing there, the hub cannot be reached, no `UNet2DModel`, unreadable
-                weights, or a scheduler without betas.
+            InputError: the scheduler has no betas, or see the class.
         """
         from diffusers import DDPMScheduler
 
-        unet_class = diffusers_class("UNet2DModel")
-        is_pipeline = _is_pipeline(name_or_path)
-        try:
-            unet = unet_class.from_pretrained(
-                name_or_path,
-                subfolder="unet" if is_pipeline else None,
-                **LOADING,
-            )
-            scheduler = _scheduler_config(name_or_path, is_pipeline)
-            betas = DDPMScheduler.from_config(scheduler) if scheduler else DDPMScheduler()
-        except Exception as error:  # a stranger's config may break a constructor in any way
-            raise InputError(_explain(name_or_path, error)) from error
-        if scheduler and "beta_start" not in scheduler and "trained_betas" not in scheduler:
+        if scheduler and not {"beta_start", "trained_betas"} & set(scheduler):
             raise InputError(
-                f"{name_or_path}: its scheduler ({scheduler.get('_class_name')}) has no betas; "
-                "only variance-preserving models are supported, or wrap it with from_callable."
+                f"its scheduler ({scheduler.get('_class_name')}) has no betas; only "
+                "variance-preserving models are supported, or wrap it with from_callable."
             )
-        unet = unet.eval().requires_grad_(False).to(torch.device(device))
-        try:
-            return cls(unet, betas.alphas_cumprod, betas.config.prediction_type)
-        except InputError as error:
-            raise InputError(f"{name_or_path}: {error}") from error
-
-
-def _is_pipeline(name_or_path: str) -> bool:
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        return (folder / "unet").is_dir()
-    from huggingface_hub import file_exists
-
-    try:
-        return file_exists(name_or_path, "unet/config.json")
-    except Exception:  # any failure here comes back, explained, when the weights are asked for
-        return False
-
-
-def _scheduler_config(name_or_path: str, is_pipeline: bool) -> dict[str, object] | None:
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        from diffusers import DDPMScheduler
-
-        subfolder = "scheduler" if is_pipeline else None
-        return dict(DDPMScheduler.load_config(name_or_path, subfolder=subfolder))
-    inner = folder / "scheduler" if is_pipeline else folder
-    file = inner / "scheduler_config.json"
-    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else None
-
-
-def _explain(name_or_path: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(name_or_path).is_dir():
-        return (
-            f"{name_or_path}: no readable diffusers model ({reason}); give a folder with a "
-            "UNet2DModel's config.json and safetensors weights, or a pipeline that has one."
-        )
-    return (
-        f"{name_or_path}: neither a bundled prior nor an existing folder, and the model hub did "
-        f"not give it ({reason}); check the name and the network, or give a downloaded folder."
-    )
+        betas = DDPMScheduler.from_config(dict(scheduler)) if scheduler else DDPMScheduler()
+        return cls(unet, betas.alphas_cumprod, betas.config.prediction_type)

@@ -3,25 +3,48 @@
     D(x, σ) = c_skip x + c_out F(c_in x, c_noise)            (Karras et al. 2022, Eq. 7)
     c_skip = σ_d²/(σ² + σ_d²),  c_out = σ σ_d/√(σ² + σ_d²),  c_in = 1/√(σ² + σ_d²)
 
-F is a U-Net on patches, see `PatchedUNet`.
+F is a diffusers `UNet2DModel` that sees the image in ``patch``×``patch`` blocks of pixels turned
+into channels, which saves time at the full resolution, and c_noise = 250 ln σ, which suits its
+sinusoidal time embedding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Denoiser
+from diffsplit.priors.base import Denoiser, Prior
+from diffsplit.priors.checks import check_levels
 from diffsplit.priors.error_curve import ErrorCurve
-from diffsplit.priors.patched import PatchedUNet
+from diffsplit.priors.storage import (
+    described,
+    diffusers_class,
+    image_sides,
+    load_part,
+    save_part,
+    write_folder,
+)
 
 if TYPE_CHECKING:
-    from diffusers import SchedulerMixin, UNet2DModel
+    from diffusers import UNet2DModel
+    from typing_extensions import Self
 
-__all__ = ["EDMPrior", "build_unet"]
+__all__ = ["EDMPrior", "PatchedUNet", "build_unet"]
+
+NOISE_SCALE = 250.0
+NUMBERS: dict[str, type[float] | type[int]] = {
+    "sigma_data": float,
+    "patch": int,
+    "sigma_min": float,
+    "sigma_max": float,
+    "mean_square": float,
+}
+"""Arguments of every `PatchedUNet` that its folder keeps."""
 
 
 def build_unet(
@@ -60,22 +83,123 @@ def build_unet(
     return unet
 
 
-class EDMPrior(PatchedUNet, Denoiser):
-    """An EDM-preconditioned U-Net, saved as a folder in the diffusers layout.
+def image_shape(unet: UNet2DModel, patch: int) -> tuple[int, int, int]:
+    """Shape ``(C, H, W)`` of the images that a network sees in ``patch``×``patch`` blocks.
+
+    Raises:
+        InputError: the network does not fit the blocks, or does not name the size of its input.
+    """
+    height, width = image_sides(unet)
+    config = unet.config
+    whole = isinstance(patch, int) and patch >= 1 and config.in_channels % patch**2 == 0
+    if not whole or config.out_channels != config.in_channels:
+        raise InputError(
+            f"a network with {config.in_channels} input and {config.out_channels} output channels "
+            f"does not work on patches of {patch!r:.40} pixels."
+        )
+    return config.in_channels // patch**2, height * patch, width * patch
+
+
+class PatchedUNet(Prior):
+    """A prior with a network F and EDM's scale σ_d of the data.
+
+    A subclass defines `_denoise` or `_consistency` with `_network`.
 
     Args:
-        unet: the network F; ``in_channels = out_channels = 3 patch²``.
+        unet: the network F; it has ``C patch²`` input and output channels for C color channels.
         sigma_data: σ_d, the standard deviation of the training images' entries.
-        patch: side of the blocks that become channels.
+        patch: side of the blocks that become channels; 1 for published models.
         sigma_min, sigma_max: the noise levels it was trained on.
-        curve: the measured error v(σ).
-        facts: what the model card says (data, licence, recipe), kept when saved.
+        mean_square: E[x0²] per entry.
+        facts: what the model card says (data, license, recipe), kept when saved.
+
+    Attributes:
+        format: name in ``prior.json``.
+        scheduler: the class of diffusers that describes the model to other programs.
 
     Raises:
         InputError: the network does not fit the patches, or a number is out of range.
     """
 
-    format = "diffsplit-edm"
+    format: ClassVar[str]
+    scheduler: ClassVar[str]
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        sigma_data: float = 0.5,
+        patch: int = 1,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        mean_square: float = 0.25,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        check_levels(sigma_min, sigma_max, sigma_data=sigma_data, mean_square=mean_square)
+        self.shape = image_shape(unet, patch)
+        self.unet, self.sigma_data, self.patch = unet, sigma_data, patch
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.mean_square = mean_square
+        self.facts = facts or {}
+
+    def _network(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """F of scaled images ``(B, *shape)`` at levels ``(B,)``, in the dtype of ``x``."""
+        patches = pixel_unshuffle(x, self.patch).to(self.unet.dtype)
+        f = self.unet(patches, NOISE_SCALE * sigma.log(), return_dict=False)[0]
+        return pixel_shuffle(f.to(x.dtype), self.patch)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.unet,)
+
+    def describe(self) -> dict[str, object]:
+        return {**super().describe(), **self.facts}
+
+    def _config(self) -> dict[str, Any]:
+        """The numbers in ``prior.json``."""
+        return {name: getattr(self, name) for name in (*NUMBERS, "facts")}
+
+    @classmethod
+    def _arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the constructor from what `_config` wrote."""
+        numbers = {name: kind(config[name]) for name, kind in NUMBERS.items()}
+        return {**numbers, "facts": dict(config["facts"])}
+
+    def save(self, folder: Path, half: bool = True) -> None:
+        """Write ``unet/`` and ``scheduler/`` (diffusers layout) and ``prior.json``.
+
+        An earlier prior in the folder is replaced when all files are complete.
+
+        Args:
+            half: store the weights in float16, at half the size.
+        """
+        with write_folder(folder, self.format, self._config()) as temporary:
+            save_part(self.unet, temporary / "unet", half)
+            diffusers_class(self.scheduler)(
+                sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
+            ).save_pretrained(temporary / "scheduler")
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            InputError: a file is missing, unreadable, malformed, or of another format version.
+        """
+        with described(folder, cls.format) as config:
+            unet = load_part("UNet2DModel", folder, "unet", device)
+            return cls(unet, **cls._arguments(config))
+
+
+class EDMPrior(PatchedUNet, Denoiser):
+    """An EDM-preconditioned U-Net, saved as a folder in the diffusers layout.
+
+    Args:
+        curve: the measured error v(σ).
+        others: see `PatchedUNet`.
+    """
+
+    format, scheduler = "diffsplit-edm", "EDMEulerScheduler"
+    curve: ErrorCurve | None
 
     def __init__(
         self,
@@ -96,16 +220,6 @@ class EDMPrior(PatchedUNet, Denoiser):
         norm = (s.square() + self.sigma_data**2).sqrt()
         c_skip, c_out, c_in = (self.sigma_data / norm) ** 2, s * self.sigma_data / norm, 1 / norm
         return c_skip * x + c_out * self._network(c_in * x, sigma)
-
-    def error(self, sigma: float | Tensor) -> Tensor | None:
-        return None if self.curve is None else self.curve(sigma)
-
-    def _scheduler(self) -> SchedulerMixin:
-        from diffusers import EDMEulerScheduler
-
-        return EDMEulerScheduler(
-            sigma_min=self.sigma_min, sigma_max=self.sigma_max, sigma_data=self.sigma_data
-        )
 
     def _config(self) -> dict[str, Any]:
         curve = self.curve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +11,25 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.noise import check_generators
 from diffsplit.priors.base import Denoiser
+from diffsplit.priors.checks import (
+    as_levels,
+    check_batch,
+    check_levels,
+    checked_count,
+    checked_number,
+    checked_numbers,
+)
 
 __all__ = ["ErrorCurve", "log_grid", "measure_error"]
 
 
 def log_grid(low: float, high: float, count: int) -> list[float]:
     """``count`` noise levels from ``low`` to ``high``, evenly spaced in log σ."""
+    check_levels(low, high)
+    if checked_count("count", count) < 2:
+        raise InputError("a grid has 2 levels or more.")
     step = math.log(high / low) / (count - 1)
     return [low * math.exp(step * i) for i in range(count)]
 
@@ -37,10 +50,13 @@ class ErrorCurve:
     )
 
     def __post_init__(self) -> None:
-        ok = len(self.sigma) == len(self.mse) >= 2 and all(
-            0 < v < math.inf for v in (*self.sigma, *self.mse)
-        )
-        if not ok or any(b <= a for a, b in zip(self.sigma, self.sigma[1:], strict=False)):
+        try:
+            ok = len(self.sigma) == len(self.mse) >= 2
+            ok = ok and all(0 < checked_number("", v) < math.inf for v in (*self.sigma, *self.mse))
+            ok = ok and all(a < b for a, b in itertools.pairwise(self.sigma))
+        except (TypeError, ValueError):
+            ok = False
+        if not ok:
             raise InputError(
                 "an error curve needs two or more positive, increasing noise levels and a "
                 "positive error for each; measure it again."
@@ -48,8 +64,7 @@ class ErrorCurve:
 
     def __call__(self, sigma: float | Tensor) -> Tensor:
         """v(σ), shaped like ``sigma``; constant beyond the ends of the table."""
-        sigma = torch.as_tensor(sigma)
-        sigma = sigma if sigma.is_floating_point() else sigma.float()
+        sigma = as_levels(sigma)
         knots, values = self._table(sigma.dtype, sigma.device)
         x = sigma.log().clamp(knots[0], knots[-1])
         right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
@@ -81,7 +96,16 @@ def measure_error(
     Args:
         images: clean images ``(n, *shape)`` on [-1, 1] that the prior was not trained on.
         sigmas: increasing noise levels; see `log_grid`.
+
+    Raises:
+        InputError: an argument of another kind or shape, or an error that is not finite.
     """
+    if not isinstance(prior, Denoiser):
+        raise InputError(f"give a Denoiser to measure the error of, not {type(prior).__name__}.")
+    check_batch(images, prior.shape)
+    checked_count("the number of images", len(images))
+    check_generators([generator], 1)
+    sigmas = checked_numbers("noise levels", sigmas).flatten().tolist()
     errors = []
     for sigma in sigmas:
         total = 0.0

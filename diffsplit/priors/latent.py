@@ -14,21 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Denoiser, LatentModel, check_shape
-from diffsplit.priors.class_label import with_label
-from diffsplit.priors.diffusers import DiffusersPrior
+from diffsplit.priors.base import Denoiser, LatentModel
+from diffsplit.priors.checks import check_batch, check_shape, checked_number
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.priors.folder import described, write_folder
-from diffsplit.priors.pretrained import components, load_part, save_part
+from diffsplit.priors.storage import described, load_part, save_part, write_folder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel
 
 __all__ = ["LatentPrior"]
-AUTOENCODERS = ("AutoencoderKL", "VQModel")
 
 
 class LatentPrior(LatentModel):
@@ -60,11 +57,14 @@ class LatentPrior(LatentModel):
         bounds: tuple[float, float] | None = (-1.0, 1.0),
         facts: dict[str, Any] | None = None,
     ) -> None:
-        if not 0 < scaling < math.inf or not math.isfinite(shift):
+        numbers = checked_number("scaling", scaling), checked_number("shift", shift)
+        if not 0 < scaling < math.inf or math.isinf(shift):
             raise InputError(
-                "the scaling of latents is a positive number and their shift a number, not "
-                f"{scaling} and {shift}."
+                "the scaling of latents is a positive number and their shift a finite one, not "
+                f"{numbers[0]} and {numbers[1]}."
             )
+        if not isinstance(latent, Denoiser):
+            raise InputError(f"latents need a Denoiser, not {type(latent).__name__}.")
         self.shape, self.latent, self.bounds = check_shape(shape), latent, bounds
         self.sigma_min, self.sigma_max = latent.sigma_min, latent.sigma_max
         self.scaling, self.shift, self.facts = scaling, shift, facts or {}
@@ -72,27 +72,22 @@ class LatentPrior(LatentModel):
         self.autoencoder: AutoencoderKL | VQModel | None = None
 
     def encode(self, x: Tensor) -> Tensor:
-        """Scaled latents ``(B, *latent.shape)`` of images ``(B, *shape)`` on [-1, 1]."""
+        check_batch(x, self.shape)
         return self.scaling * (self._encode(x) - self.shift)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images ``(B, *shape)``, not clipped, of scaled latents ``(B, *latent.shape)``."""
+        check_batch(z, self.latent.shape)
         return self._decode(z / self.scaling + self.shift)
 
     @property
-    def device(self) -> torch.device:
-        return self.latent.device
-
-    def to(self, device: str | torch.device) -> LatentPrior:
-        if self.autoencoder is not None:
-            self.autoencoder.to(device=torch.device(device))
-        self.latent.to(device)
-        return self
+    def networks(self) -> tuple[nn.Module, ...]:
+        own = () if self.autoencoder is None else (self.autoencoder,)
+        return (*own, *self.latent.networks)
 
     def describe(self) -> dict[str, object]:
         facts: dict[str, object] = {**super().describe(), "latent_shape": list(self.latent.shape)}
-        facts["parameters"] = self.latent.describe().get("parameters")
         if self.autoencoder is not None:
+            facts["parameters"] = self.latent.describe().get("parameters")
             facts["autoencoder_parameters"] = sum(p.numel() for p in self.autoencoder.parameters())
         return {**facts, **self.facts}
 
@@ -138,41 +133,6 @@ class LatentPrior(LatentModel):
         result.autoencoder = autoencoder
         return result
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str,
-        device: str | torch.device = "cpu",
-        class_label: int | None = None,
-        scaling: float | None = None,
-    ) -> LatentPrior:
-        """Load an unconditional or class-conditional latent pipeline: a folder or a hub id.
-
-        It has ``unet/`` (`UNet2DModel`), ``scheduler/`` and ``vae/`` (`AutoencoderKL`) or
-        ``vqvae/`` (`VQModel`).
-
-        Args:
-            class_label: the class of a class-conditional model.
-            scaling: another scaling of the latents than the autoencoder's configuration names.
-
-        Raises:
-            InputError: a part is missing, unreadable or of another kind, or a class is missing or
-                unknown.
-        """
-        parts = components(name_or_path)
-        place = "vae" if "vae" in parts else "vqvae"
-        if parts.get(place) not in AUTOENCODERS or parts.get("unet") != "UNet2DModel":
-            found = ", ".join(f"{part}/ {kind}" for part, kind in parts.items()) or "nothing"
-            raise InputError(
-                f"{name_or_path}: a latent model has unet/ (a UNet2DModel) and vae/ or vqvae/ (an "
-                f"AutoencoderKL or a VQModel), and there is {found}; check the folder, the name "
-                "and the network."
-            )
-        latent = DiffusersPrior.load(name_or_path, device)
-        latent.unet = with_label(latent.unet, class_label)
-        autoencoder = load_part(parts[place], name_or_path, place, device)
-        return cls.from_models(autoencoder, latent, scaling)
-
     def save(self, folder: Path, half: bool = True) -> None:
         """Write ``vae/`` (diffusers layout), ``latent/`` (see `EDMPrior.save`) and ``prior.json``.
 
@@ -208,7 +168,7 @@ class LatentPrior(LatentModel):
             InputError: a file is missing, unreadable, or of another format version.
         """
         with described(folder, cls.format) as config:
-            autoencoder = load_part("AutoencoderKL", str(folder), "vae", device)
+            autoencoder = load_part("AutoencoderKL", folder, "vae", device)
             latent = EDMPrior.load(folder / "latent", device)
             scaling, shift = float(config["scaling"]), float(config["shift"])
             return cls.from_models(autoencoder, latent, scaling, shift, dict(config["facts"]))

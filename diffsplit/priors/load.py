@@ -1,4 +1,4 @@
-"""One function to load any prior by name or path."""
+"""One function to load any prior: by name, by path, or from what is already in memory."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from diffsplit.errors import InputError
+from diffsplit.devices import checked_device
+from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.priors.base import Prior
 from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.priors.folder import CONFIG_NAME, read_config
+from diffsplit.priors.hub import snapshot
 from diffsplit.priors.latent import LatentPrior
-from diffsplit.priors.pretrained import components
+from diffsplit.priors.published import Parts, check_kinds, parts_in_memory, read_parts, with_label
+from diffsplit.priors.storage import CONFIG_NAME, read_config
 
-__all__ = ["bundled_priors", "load_prior"]
+__all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
+
+P = TypeVar("P", bound=Prior)
+OWN: dict[str, type[LatentPrior] | type[ConsistencyPrior] | type[EDMPrior]] = {
+    kind.format: kind for kind in (LatentPrior, ConsistencyPrior, EDMPrior)
+}
+"""The priors that are kept in a folder of our own."""
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -33,46 +42,100 @@ def bundled_priors() -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
+@torch.inference_mode(False)  # weights that are read in inference mode never get a gradient
 def load_prior(
-    name_or_path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
+    source: str | os.PathLike[str] | Prior | tuple[Any, Any] | Any,
+    *,
+    device: str | torch.device | None = None,
+    class_label: int | None = None,
 ) -> Prior:
-    """Load a prior: a bundled name, a folder, or a hub id.
+    """Load a prior: a bundled name, a folder, a hub id, or a model that is already in memory.
 
     Args:
-        name_or_path: ``"cats-64"``, ``"cats-64-consistency"`` or ``"cats-64-latent"`` (bundled); a
-            folder that ``diffsplit train`` or ``diffsplit distill`` wrote, which comes before a
-            bundled prior of the same name; a folder in the diffusers layout, or a hub id
-            ``"organization/model"``, with a `UNet2DModel`: a diffusion model, a consistency model,
-            or with an autoencoder a latent one. A class-conditional one needs the
-            ``from_pretrained`` of its class.
-        device: where to compute.
+        source: one of
+
+            - ``"cats-64"``, ``"cats-64-consistency"`` or ``"cats-64-latent"``, the bundled ones;
+            - a folder that ``diffsplit train`` or ``diffsplit distill`` wrote, which comes before
+              a bundled prior of the same name;
+            - a folder in the diffusers layout, or a hub id ``"organization/model"``, with a
+              `UNet2DModel`: a diffusion model, a consistency model, or with an autoencoder a
+              latent one;
+            - a diffusers pipeline of such models, or a pair ``(network, scheduler)``; its networks
+              are shared with the prior, and set to evaluate;
+            - a prior, which comes back as it is.
+        device: where to compute; by default the CPU, or where a model in memory already is.
+        class_label: index of the class of a class-conditional diffusers model.
 
     Raises:
-        InputError: nothing of that name, or it cannot be read.
+        InputError: nothing of that name, it cannot be read, a hub that does not answer in two
+            seconds, an object of another kind, or a device that is not there.
     """
-    name = os.fspath(name_or_path)
+    place = None if device is None else checked_device(device)
+    if isinstance(source, Prior):
+        prior = source
+    elif isinstance(source, str | os.PathLike):
+        prior = _load_named(os.fspath(source), place or torch.device("cpu"), class_label)
+    else:
+        prior = _assembled(parts_in_memory(source), class_label)
+    return prior if place is None else prior.to(place)
+
+
+def load_kind(kind: type[P], source: Any, device: str | torch.device | None = None) -> P:
+    """`load_prior` where only one kind of model, or one class, will do.
+
+    Raises:
+        InputError: see `load_prior`, or the prior is of another kind.
+    """
+    prior = load_prior(source, device=device)
+    if not isinstance(prior, kind):
+        raise InputError(
+            f"{source}: is a {prior.kind} ({type(prior).__name__}), and a {kind.kind} "
+            f"({kind.__name__}) is needed; give one such as {kind.example}."
+        )
+    return prior
+
+
+def _load_named(name: str | bytes, device: torch.device, class_label: int | None) -> Prior:
+    name = os.fsdecode(name)
     folder = Path(name)
-    if name in bundled_priors() and not (folder / CONFIG_NAME).is_file():
+    if name in bundled_priors() and not os.path.isfile(folder / CONFIG_NAME):  # noqa: PTH113
         folder = _bundle() / name
-    if (folder / CONFIG_NAME).is_file():
-        return _load_own(folder, device)
-    if folder.is_dir() or HUB_ID.fullmatch(name):
-        parts = components(name)
-        if "vae" in parts or "vqvae" in parts:
-            return LatentPrior.from_pretrained(name, device)
-        if parts.get("scheduler") == SCHEDULER:
-            return ConsistencyPrior.from_pretrained(name, device)
-        return DiffusersPrior.load(name, device)
-    raise InputError(
-        f"{name}: no such prior; give one of the bundled ({', '.join(bundled_priors())}), a folder "
-        "with a diffusion model, or a hub id of the form organization/model."
-    )
-
-
-def _load_own(folder: Path, device: str | torch.device) -> Prior:
+    if not name or not os.path.isdir(folder):  # noqa: PTH112 (a path may be too long for pathlib)
+        if not HUB_ID.fullmatch(name):
+            raise InputError(
+                f"{name:.200}: no such prior; give one of the bundled "
+                f"({', '.join(bundled_priors())}), a folder with a diffusion model, or a hub id of "
+                "the form organization/model."
+            )
+        folder = snapshot(name, _check_known)
+    if not (folder / CONFIG_NAME).is_file():
+        return _assembled(read_parts(folder, device), class_label)
     kind = read_config(folder).get("format")
-    if kind == LatentPrior.format:
-        return LatentPrior.load(folder, device)
-    if kind == ConsistencyPrior.format:
-        return ConsistencyPrior.load(folder, device)
-    return EDMPrior.load(folder, device)
+    return OWN.get(kind if isinstance(kind, str) else "", EDMPrior).load(folder, device)
+
+
+def _check_known(folder: Path) -> None:
+    if not (folder / CONFIG_NAME).is_file():
+        check_kinds(folder)
+
+
+def _assembled(parts: Parts, class_label: int | None) -> Prior:
+    """The prior of the kind that these parts make.
+
+    Raises:
+        InputError: they do not belong together, or their configuration makes no sense.
+    """
+    try:
+        unet, scheduler = with_label(parts.unet, class_label), parts.scheduler
+        if parts.autoencoder is not None:
+            latent = DiffusersPrior.scheduled(unet, scheduler)
+            return LatentPrior.from_models(parts.autoencoder, latent)
+        if scheduler.get("_class_name") == SCHEDULER:
+            names = ("sigma_data", "sigma_min", "sigma_max")
+            return ConsistencyPrior(unet, **{n: scheduler[n] for n in names if n in scheduler})
+        return DiffusersPrior.scheduled(unet, scheduler)
+    except MissingDependencyError:
+        raise
+    except Exception as error:  # a stranger's configuration may break a constructor in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"{parts.name}: {reason}.") from error

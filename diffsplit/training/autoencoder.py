@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.plots.figures import image_grid
 from diffsplit.io.images import from_uint8
-from diffsplit.training.config import RunConfig
+from diffsplit.plots.figures import image_grid
+from diffsplit.training.config import RunConfig, multiples_of_16
 from diffsplit.training.denoiser import flipped_at_random
 from diffsplit.training.run import Run, seeded_weights
 
@@ -50,6 +50,7 @@ class AutoencoderConfig(RunConfig):
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return super()._rules() | {
+            "channels": multiples_of_16(self.channels),
             "latent_channels": (self.latent_channels >= 1, "1 or more"),
             "kl": (0 <= self.kl < math.inf, "0 or more"),
         }

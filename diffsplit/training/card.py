@@ -1,4 +1,4 @@
-"""The model cards that go with trained priors."""
+"""The model cards that go with trained priors, and whether their samples are copies."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from diffsplit.io.images import from_uint8
 from diffsplit.priors.consistency import ConsistencyPrior
 from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.latent import LatentPrior
 
-__all__ = ["consistency_card", "denoiser_card", "latent_card"]
+__all__ = ["consistency_card", "denoiser_card", "latent_card", "nearest_images"]
 
+CHUNK = 1000
+"""Training images that are compared with the pictures at once, as floats."""
 NEAREST = (
     "above the training images nearest to them, mirror images included. Their root-mean-square "
     "distances on [-1, 1]"
@@ -31,6 +38,10 @@ def _what_changed(changes: list[dict[str, Any]]) -> str:
 def _table(left: str, right: str, rows: Sequence[tuple[float, float]]) -> str:
     lines = [f"| {left} | {right} |", "|---|---|", *(f"| {a:.3g} | {b:.4g} |" for a, b in rows)]
     return "\n".join(lines)
+
+
+def _curve_table(curve: ErrorCurve | None) -> str:
+    return _table("σ", "v(σ)", list(zip(curve.sigma, curve.mse, strict=True)) if curve else [])
 
 
 def _card(facts: dict[str, Any], what: str, how: str, measured: str, samples: str) -> str:
@@ -93,8 +104,6 @@ def denoiser_card(prior: EDMPrior, nearest: list[float]) -> str:
         nearest: root-mean-square distance of each pictured sample to its nearest training image.
     """
     channels, height, width = prior.shape
-    curve = prior.curve
-    rows = list(zip(curve.sigma, curve.mse, strict=True)) if curve else []
     return _card(
         prior.facts,
         f"A denoiser D(x, σ) for {channels}×{height}×{width} images on [-1, 1] and noise levels "
@@ -102,32 +111,33 @@ def denoiser_card(prior: EDMPrior, nearest: list[float]) -> str:
         f"diffusers with\n{_parameters(prior.unet):,} parameters, stored in half precision.",
         "Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal flips.",
         "v(σ), the mean squared error per entry on [-1, 1] over held-out images, output "
-        "clipped:\n\n" + _table("σ", "v(σ)", rows),
+        "clipped:\n\n" + _curve_table(prior.curve),
         f"unconditional samples (50 evaluations) {NEAREST}: {_listed(nearest)}.",
     )
 
 
-def latent_card(prior: LatentPrior, nearest: list[float], psnr: float) -> str:
+def latent_card(
+    prior: LatentPrior, curve: ErrorCurve | None, nearest: list[float], psnr: float
+) -> str:
     """The same for an autoencoder and a denoiser of its latents.
 
     Args:
+        curve: the denoiser's error.
         psnr: of held-out images after encoding and decoding, in dB.
     """
-    assert isinstance(prior.latent, EDMPrior)
-    curve = prior.latent.curve
-    rows = list(zip(curve.sigma, curve.mse, strict=True)) if curve else []
-    autoencoder, denoiser = _parameters(prior.autoencoder), _parameters(prior.latent.unet)
+    facts = prior.describe()
+    autoencoder, denoiser = facts["autoencoder_parameters"], facts["parameters"]
     return _card(
         prior.facts,
         f"A KL autoencoder (`AutoencoderKL` of diffusers, {autoencoder:,} parameters) that turns\n"
-        f"{_sizes(prior.shape)} images on [-1, 1] into {_sizes(prior.latent_shape)} latents, and a "
+        f"{_sizes(prior.shape)} images on [-1, 1] into {_sizes(prior.latent.shape)} latents, and a "
         f"denoiser of these\n(an EDM-preconditioned `UNet2DModel`, {denoiser:,} parameters). "
         "Stored in half precision.",
         "First the autoencoder, on absolute errors and a little KL divergence, then the denoiser "
         "on\nits latents. Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal "
         "flips.",
         f"Held-out images keep {psnr:.1f} dB PSNR when encoded and decoded. v(σ), the denoiser's "
-        "mean\nsquared error per entry of their scaled latents:\n\n" + _table("σ", "v(σ)", rows),
+        "mean\nsquared error per entry of their scaled latents:\n\n" + _curve_table(curve),
         f"unconditional samples (50 evaluations), decoded, {NEAREST}: {_listed(nearest)}.",
     )
 
@@ -166,3 +176,28 @@ def _listed(numbers: Sequence[float]) -> str:
 
 def _parameters(module: Any) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def nearest_images(pictures: Tensor, train: Tensor) -> tuple[Tensor, list[float]]:
+    """The training images nearest to some pictures, mirror images included.
+
+    Args:
+        pictures: ``(n, C, H, W)`` on [-1, 1].
+        train: bytes ``(N, C, H, W)``.
+
+    Returns:
+        The nearest images ``(n, C, H, W)`` on [-1, 1] and their root-mean-square distances.
+    """
+    both = torch.cat([pictures, pictures.flip(-1)]).cpu().flatten(1)
+    best = torch.full((len(both),), torch.inf)
+    index = torch.zeros(len(both), dtype=torch.long)
+    for start in range(0, len(train), CHUNK):
+        candidates = from_uint8(train[start : start + CHUNK]).flatten(1)
+        distance, place = (torch.cdist(both, candidates) / both.shape[1] ** 0.5).min(1)
+        index = torch.where(distance < best, start + place, index)
+        best = torch.minimum(best, distance)
+    found = from_uint8(train[index])
+    n = len(pictures)
+    mirrored = best[n:] < best[:n]
+    nearest = torch.where(mirrored.view(-1, 1, 1, 1), found[n:].flip(-1), found[:n])
+    return nearest, torch.minimum(best[:n], best[n:]).tolist()

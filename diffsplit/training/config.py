@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffsplit.errors import InputError
@@ -12,9 +13,24 @@ from diffsplit.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RunConfig", "TrainConfig"]
+__all__ = ["RunConfig", "TrainConfig", "multiples_of_16"]
 
 WARMUP_STEPS = 100
+KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    int: ("an integer", lambda value: type(value) is int),
+    float: ("a number", lambda value: type(value) in (int, float)),
+    tuple: (
+        "a tuple of integers",
+        lambda value: type(value) is tuple and {*map(type, value)} <= {int},
+    ),
+}
+"""Of options, by the type of their defaults."""
+
+
+def multiples_of_16(channels: tuple[int, ...]) -> tuple[bool, str]:
+    """The rule for the widths of a network, which normalizes groups of 16 channels."""
+    holds = bool(channels) and all(c >= 16 and c % 16 == 0 for c in channels)
+    return holds, "one or more multiples of 16"
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,10 @@ class RunConfig:
     """
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            wanted, is_kind = KINDS[type(field.default)]
+            if not is_kind(value := getattr(self, field.name)):
+                raise InputError(f"{field.name} is {value!r:.40}; it must be {wanted}.")
         for name, (holds, wanted) in self._rules().items():
             if not holds:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
@@ -117,7 +137,7 @@ class TrainConfig(RunConfig):
 
     Attributes:
         size: side of the training images in pixels (or of their latents).
-        channels, patch: the network, see `build_unet`.
+        channels, patch: the network, see `build_unet`. Larger patches are faster and coarser.
         sigma_min, sigma_max: range of noise levels.
         log_sigma_mean, log_sigma_std: where in it the run dwells.
     """
@@ -137,6 +157,9 @@ class TrainConfig(RunConfig):
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return super()._rules() | {
+            "size": (self.size >= 1, "1 or more"),
+            "channels": multiples_of_16(self.channels),
+            "patch": (self.patch >= 1, "1 or more"),
             "sigma_min": (0 < self.sigma_min < self.sigma_max, "positive and below sigma_max"),
             "sigma_max": (self.sigma_max < math.inf, "finite"),
             "log_sigma_mean": (math.isfinite(self.log_sigma_mean), "finite"),

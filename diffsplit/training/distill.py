@@ -20,20 +20,19 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.plots.figures import image_grid
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import from_uint8, load_images, save_image
 from diffsplit.noise import randn_like
-from diffsplit.priors.base import Prior
-from diffsplit.priors.consistency import ConsistencyFunction, ConsistencyPrior
-from diffsplit.priors.edm import EDMPrior, build_unet
-from diffsplit.priors.load import load_prior
+from diffsplit.plots.figures import image_grid
+from diffsplit.priors.base import Denoiser
+from diffsplit.priors.consistency import ConsistencyPrior
+from diffsplit.priors.load import load_kind
 from diffsplit.solvers.consistency_samples import multistep
 from diffsplit.solvers.reverse import sample
 from diffsplit.training.card import consistency_card
-from diffsplit.training.config import RunConfig
-from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
-from diffsplit.training.run import Run, fingerprint, read_checkpoint, seeded_weights
+from diffsplit.training.config import RunConfig, multiples_of_16
+from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.run import Run, fingerprint, seeded_weights, started
 from diffsplit.training.trajectories import Trajectories, trajectory_end
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ class DistillConfig(RunConfig):
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         return super()._rules() | {
+            "channels": multiples_of_16(self.channels),
+            "patch": (self.patch >= 1, "1 or more"),
             "steps": (self.steps >= 3, "3 or more"),
             "sigma_max": (0.3 < self.sigma_max <= 1000, "above 0.3 and at most 1000"),
         }
@@ -84,30 +85,7 @@ def started_distill_config(out: Path) -> DistillConfig:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    state = read_checkpoint(out / "training" / CHECKPOINT, DistillConfig)
-    return DistillConfig.from_options(state["config"])
-
-
-def _student(teacher: Prior, config: DistillConfig) -> ConsistencyPrior:
-    """The teacher's own weights to start from, where they fit."""
-    channels, height, width = teacher.shape
-    if height != width:
-        raise InputError(f"the images are {height}×{width} pixels; only square ones are distilled.")
-    sigma_data, patch = teacher.mean_square**0.5, config.patch
-    if isinstance(teacher, EDMPrior):
-        sigma_data, patch = teacher.sigma_data, teacher.patch
-        unet = type(teacher.unet).from_config(teacher.unet.config)
-        unet.load_state_dict(teacher.unet.state_dict())
-    else:
-        unet = build_unet(height, patch, config.channels, channels)
-    return ConsistencyPrior(
-        unet,
-        sigma_data=sigma_data,
-        patch=patch,
-        sigma_min=teacher.sigma_min,
-        sigma_max=min(config.sigma_max, teacher.sigma_max),
-        mean_square=teacher.mean_square,
-    )
+    return started(out / "training" / CHECKPOINT, DistillConfig)
 
 
 class ConsistencyRun(Run):
@@ -122,13 +100,22 @@ class ConsistencyRun(Run):
     def __init__(
         self,
         config: DistillConfig,
-        teacher: Prior,
+        teacher: Denoiser,
         images: Tensor | None,
         held_out: Tensor,
         accelerator: Accelerator,
     ) -> None:
         with seeded_weights(config.seed):
-            self.prior = _student(teacher, config)
+            student = ConsistencyPrior.untrained(
+                teacher, config.channels, config.patch, config.sigma_max
+            )
+        self.prior = student
+        config = replace(  # the network and the levels that the teacher sets
+            config,
+            channels=tuple(student.unet.config.block_out_channels),
+            patch=student.patch,
+            sigma_max=student.sigma_max,
+        )
         given = torch.zeros(0, dtype=torch.uint8) if images is None else images
         super().__init__(config, self.prior.unet, given, accelerator)
         self.teacher, self.held_out = teacher, held_out.to(teacher.device)
@@ -140,7 +127,7 @@ class ConsistencyRun(Run):
 
     def loss(self) -> Tensor:
         x, sigma, end = self.pairs.draw(self.config.batch)
-        error = (self.prior.denoise(x, sigma) - end).flatten(1).square().mean(1)
+        error = (self.prior.consistency(x, sigma) - end).flatten(1).square().mean(1)
         return ((error + HUBER**2).sqrt() - HUBER).mean()
 
     @cached_property
@@ -159,7 +146,7 @@ class ConsistencyRun(Run):
     @torch.no_grad()
     def errors(self) -> list[float]:
         return [
-            (self.prior.clip(self.prior.denoise(x, sigma)) - end).square().mean().sqrt().item()
+            (self.prior.clip(self.prior.consistency(x, sigma)) - end).square().mean().sqrt().item()
             for sigma, x, end in self.references
         ]
 
@@ -193,7 +180,7 @@ class ConsistencyRun(Run):
 
 
 def distill(
-    teacher: Path | str,
+    teacher: Path | str | Denoiser,
     out: Path,
     config: DistillConfig,
     *,
@@ -209,9 +196,9 @@ def distill(
     checkpoint, the loss curve and grids of samples.
 
     Args:
-        teacher: name or folder of a prior, or a hub id.
+        teacher: a denoiser, or what `load_prior` takes.
         out: a new or empty folder; with ``resume`` that of a started run.
-        data: folder or zip of images: trajectories that start from them, submerged in noise, teach
+        data: folder or zip of images: trajectories that start from them, with noise added, teach
             what restoration will ask for. Without it they start from noise, and nothing but the
             teacher is needed.
         validation: images to measure the error on; without it some of ``data``, or samples of the
@@ -226,16 +213,9 @@ def distill(
     """
     folder = out / "training"
     accelerator = accelerated(cpu)
-    check_out(out, folder / CHECKPOINT, resume)
-    state = read_checkpoint(folder / CHECKPOINT, DistillConfig) if resume else None
-    if state is not None:
-        config.changes(state["config"])
-    model = load_prior(teacher, device=accelerator.device)
-    if isinstance(model, ConsistencyFunction) or len(model.shape) != 3:
-        raise InputError(f"{teacher}: is no denoiser of images, which is what can be distilled.")
+    state, _ = opened(out, folder / CHECKPOINT, config, resume)
+    model: Denoiser = load_kind(Denoiser, teacher, accelerator.device)  # type: ignore[type-abstract]
     images, held_out = _data(model, config, data, validation)
-    if state is None:
-        config = _fitted(config, model)
     run = ConsistencyRun(config, model, images, held_out, accelerator)
     run.facts |= {"distilled_from": _name(model, teacher)}
     if data is not None:
@@ -251,29 +231,19 @@ def distill(
     return ConsistencyPrior.load(out)
 
 
-def _fitted(config: DistillConfig, teacher: Prior) -> DistillConfig:
-    """The recipe with the network and the levels that the teacher sets."""
-    config = replace(config, sigma_max=min(config.sigma_max, teacher.sigma_max))
-    if not isinstance(teacher, EDMPrior):
-        return config
-    channels = tuple(teacher.unet.config.block_out_channels)
-    return replace(config, channels=channels, patch=teacher.patch)
-
-
-def _weights(model: Prior) -> str:
+def _weights(model: Denoiser) -> str:
     """Tells one network from another by its weights; closed-form priors are not told apart."""
-    unet = getattr(model, "unet", None)
-    if unet is None:
-        return ""
-    return fingerprint(torch.cat([p.detach().flatten() for p in unet.parameters()]))
+    weights = [p.detach().flatten() for network in model.networks for p in network.parameters()]
+    return fingerprint(torch.cat(weights)) if weights else ""
 
 
-def _name(model: Prior, given: Path | str) -> str:
-    return str(model.describe().get("name") or Path(given).name)
+def _name(model: Denoiser, given: Path | str | Denoiser) -> str:
+    fallback = type(model).__name__ if isinstance(given, Denoiser) else Path(given).name
+    return str(model.describe().get("name") or fallback)
 
 
 def _data(
-    model: Prior, config: DistillConfig, data: Path | None, validation: Path | None
+    model: Denoiser, config: DistillConfig, data: Path | None, validation: Path | None
 ) -> tuple[Tensor | None, Tensor]:
     """Training images in bytes, if any, and a few clean ones on [-1, 1] to measure with."""
     size = model.shape[-1]

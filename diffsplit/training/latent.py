@@ -14,12 +14,11 @@ from diffsplit.io.images import from_uint8
 from diffsplit.metrics import psnr
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
-from diffsplit.training.card import latent_card
+from diffsplit.training.card import latent_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
-from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit
-from diffsplit.training.nearest import nearest_images
-from diffsplit.training.run import read_checkpoint
+from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened
+from diffsplit.training.run import read_checkpoint, started
 from diffsplit.training.train import load_data, write_card
 
 if TYPE_CHECKING:
@@ -41,13 +40,11 @@ def started_latent_config(out: Path) -> tuple[AutoencoderConfig, TrainConfig]:
         InputError: there is no checkpoint, or it cannot be read.
     """
     first, second = _folders(out)
-    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig)
-    autoencoder = AutoencoderConfig.from_options(state["config"])
+    autoencoder = started(first / CHECKPOINT, AutoencoderConfig)
     if (second / CHECKPOINT).is_file():
-        options = read_checkpoint(second / CHECKPOINT, TrainConfig)["config"]
-    else:
-        options = state["facts"][LATER]
-    return autoencoder, TrainConfig.from_options(options)
+        return autoencoder, started(second / CHECKPOINT, TrainConfig)
+    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig)
+    return autoencoder, TrainConfig.from_options(state["facts"][LATER])
 
 
 def _folders(out: Path) -> tuple[Path, Path]:
@@ -147,12 +144,10 @@ def train_latent(
     """
     first, second = _folders(out)
     accelerator = accelerated(cpu)
-    check_out(out, first / CHECKPOINT, resume)
+    state, changed = opened(out, first / CHECKPOINT, autoencoder, resume)
     _check_size(autoencoder, config)
     config = replace(config, size=autoencoder.latent_size)
-    state = read_checkpoint(first / CHECKPOINT, AutoencoderConfig) if resume else None
     begun = resume and (second / CHECKPOINT).is_file()
-    changed = autoencoder.changes(state["config"]) if state is not None else {}
     if begun and set(changed) - {"checkpoint_minutes"}:
         raise InputError(
             f"{out}: the denoiser has learned the latents of this autoencoder already; leave out "
@@ -191,5 +186,5 @@ def train_latent(
     nearest, distance = nearest_images(pictures, images)
     whole = run.whole
     whole.facts = run.card_facts()
-    write_card(out, latent_card(whole, distance, kept), pictures, nearest)
+    write_card(out, latent_card(whole, run.prior.curve, distance, kept), pictures, nearest)
     return LatentPrior.load(out)

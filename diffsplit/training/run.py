@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from diffsplit.training.optimizer import MatrixOptimizer
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Run", "fingerprint", "read_checkpoint", "seeded_weights"]
+__all__ = ["Run", "fingerprint", "read_checkpoint", "seeded_weights", "started"]
+
+C = TypeVar("C", bound=RunConfig)
 
 LARGEST_WEIGHT = torch.finfo(torch.float16).max
 """Weights are stored in half precision; what is larger would be read back as infinity."""
@@ -61,6 +63,11 @@ def read_checkpoint(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
         return {**state, "config": kind.from_options(state["config"]).options()}
     except UNREADABLE as error:
         raise _not_resumable(path, error) from error
+
+
+def started(path: Path, kind: type[C]) -> C:
+    """The recipe of the run that wrote a checkpoint; see `read_checkpoint`."""
+    return kind.from_options(read_checkpoint(path, kind)["config"])
 
 
 def fingerprint(data: Tensor) -> str:

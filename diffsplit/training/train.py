@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.plots.figures import image_grid
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import load_images, save_image
+from diffsplit.plots.figures import image_grid
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.priors.load import load_prior
-from diffsplit.training.card import denoiser_card
+from diffsplit.priors.load import load_kind
+from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
-from diffsplit.training.loop import CHECKPOINT, accelerated, check_out, fit, split
-from diffsplit.training.nearest import nearest_images
-from diffsplit.training.run import read_checkpoint
+from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.run import started
 
 __all__ = ["load_data", "started_config", "train", "write_card"]
 
@@ -31,8 +30,7 @@ def started_config(out: Path) -> TrainConfig:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    state = read_checkpoint(out / "training" / CHECKPOINT, TrainConfig)
-    return TrainConfig.from_options(state["config"])
+    return started(out / "training" / CHECKPOINT, TrainConfig)
 
 
 def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
@@ -58,8 +56,8 @@ def write_card(out: Path, card: str, pictures: Tensor, nearest: Tensor) -> None:
 
 def _network_of(init: Path | str, config: TrainConfig) -> tuple[EDMPrior, TrainConfig]:
     """The prior to start from, and the recipe for its network."""
-    prior = load_prior(init)
-    if not isinstance(prior, EDMPrior) or prior.shape[-1] != config.size:
+    prior = load_kind(EDMPrior, init)
+    if prior.shape[-1] != config.size:
         raise InputError(
             f"{init}: training starts from a prior of `diffsplit train` for {config.size}×"
             f"{config.size} images; give such a folder, or leave out --init."
@@ -110,13 +108,10 @@ def train(
     """
     folder = out / "training"
     accelerator = accelerated(cpu)
-    check_out(out, folder / CHECKPOINT, resume)
-    state = read_checkpoint(folder / CHECKPOINT, TrainConfig) if resume else None
+    state, _ = opened(out, folder / CHECKPOINT, config, resume)
     start = None
     if init is not None and state is None:
         start, config = _network_of(init, config)
-    if state is not None:
-        config.changes(state["config"])  # a wrong option is told before the images are read
 
     images, held_out = load_data(source, config, validation)
     run = DenoiserRun(config, images, held_out, accelerator, start)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import Denoiser
 from diffsplit.schedules import karras_grid
 from diffsplit.solvers.reverse import walk
 from diffsplit.training.denoiser import flipped_at_random
@@ -34,7 +34,7 @@ class Trajectories:
 
     Args:
         teacher: the denoiser.
-        images: bytes ``(N, C, H, W)`` to start from, submerged in noise; None for trajectories
+        images: bytes ``(N, C, H, W)`` to start from, with noise added; None for trajectories
             that start from noise alone.
         steps: evaluations of each trajectory.
         sigma_min, sigma_max: where trajectories end and the highest level that they start from.
@@ -43,7 +43,7 @@ class Trajectories:
 
     def __init__(
         self,
-        teacher: Prior,
+        teacher: Denoiser,
         images: Tensor | None,
         steps: int,
         sigma_min: float,
@@ -117,7 +117,9 @@ def _levels(start: Tensor, sigma_min: float, steps: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def trajectory_end(teacher: Prior, x: Tensor, sigma: float, sigma_min: float, steps: int) -> Tensor:
+def trajectory_end(
+    teacher: Denoiser, x: Tensor, sigma: float, sigma_min: float, steps: int
+) -> Tensor:
     """Where the trajectory from ``x`` ``(B, *shape)`` at one level leads, in ``steps`` steps."""
     levels = karras_grid(steps, sigma, min(sigma, sigma_min))
     *_, end = walk(teacher, x, levels, torch.Generator(), eta=0.0, order=2)

@@ -1,0 +1,87 @@
+"""The model hub: asked once with a deadline, since a download retries for minutes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from diffsplit.errors import InputError
+
+__all__ = ["snapshot"]
+
+DEADLINE = 1.3
+"""Seconds in which the hub has to answer; HF_HUB_ETAG_TIMEOUT sets another number."""
+DESCRIPTIONS = ["*.json"]
+WEIGHTS = ["*diffusion_pytorch_model.safetensors", "*diffusion_pytorch_model-*.safetensors"]
+
+
+def snapshot(name: str, check: Callable[[Path], None]) -> Path:
+    """The folder that a model of the hub was downloaded to, now or earlier.
+
+    Where the hub does not answer, or HF_HUB_OFFLINE is set, an earlier download is used.
+
+    Args:
+        name: ``organization/model``.
+        check: is given the folder before the weights are downloaded, with all JSON files in it.
+
+    Raises:
+        InputError: there is neither an answer of the hub nor an earlier download, or ``check``
+            refuses the model.
+    """
+    from huggingface_hub import snapshot_download
+
+    reason = _failure(name)
+    folder, patterns = "", DESCRIPTIONS
+    try:
+        for patterns in (DESCRIPTIONS, DESCRIPTIONS + WEIGHTS):
+            folder = snapshot_download(
+                name, allow_patterns=patterns, local_files_only=reason is not None
+            )
+            if patterns is DESCRIPTIONS:
+                check(Path(folder))
+    except InputError:
+        raise
+    except Exception as error:  # libraries of several versions raise errors of many kinds
+        reason = reason or f"the download failed: {_first_line(error)}"
+        raise InputError(
+            f"{name}: neither a bundled prior nor an existing folder, and the model hub did not "
+            f"give it ({reason}); check the name and the network, or give a downloaded folder."
+        ) from error
+    return Path(folder)
+
+
+def _failure(name: str) -> str | None:
+    """Why the hub does not give a model; None if it does.
+
+    A thread asks, because neither a name server nor a proxy respects the timeout of a request.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        deadline = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", DEADLINE))
+    except ValueError:
+        deadline = DEADLINE
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(name, timeout=deadline)
+            answers.append(None)
+        except HfHubHTTPError as error:
+            answers.append(_first_line(error))
+        except Exception as error:
+            answers.append(f"it could not be reached: {_first_line(error)}")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(deadline)
+    return answers[0] if answers else f"it could not be reached: no answer in {deadline:g} s"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

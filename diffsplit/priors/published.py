@@ -1,0 +1,177 @@
+"""Published models: the parts of a diffusers pipeline, from a folder or already in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.priors.storage import diffusers_class, load_part
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DModel, VQModel
+
+__all__ = ["LabeledUNet", "Parts", "check_kinds", "parts_in_memory", "read_parts", "with_label"]
+
+NETWORK = "UNet2DModel"
+AUTOENCODERS = {"vae": "AutoencoderKL", "vqvae": "VQModel"}
+"""The usual class in each subfolder; the other one is read as well."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a pipeline is made of.
+
+    Attributes:
+        name: of the whole, for messages.
+        unet: the network.
+        scheduler: its noise schedule, as diffusers writes it; empty where there is none.
+        autoencoder: of a latent model, else None.
+    """
+
+    name: str
+    unet: UNet2DModel
+    scheduler: dict[str, Any]
+    autoencoder: AutoencoderKL | VQModel | None = None
+
+
+def check_kinds(folder: Path) -> dict[str, str]:
+    """The class of each network in a folder, by its subfolder ("" for the folder itself).
+
+    Raises:
+        InputError: there is no network, or one of a kind that no prior is made of.
+    """
+    places = ["unet" if (folder / "unet").is_dir() else "", *AUTOENCODERS]
+    configs = {place: _read(folder / place / "config.json") for place in places}
+    kinds = {place: str(c.get("_class_name", NETWORK)) for place, c in configs.items() if c}
+    for place, kind in kinds.items():
+        if kind not in (AUTOENCODERS.values() if place in AUTOENCODERS else [NETWORK]):
+            raise InputError(
+                f"{folder}: its {place or 'network'} is a {kind:.40}; a prior is made of a "
+                f"{NETWORK}, and of an AutoencoderKL or a VQModel for latents."
+            )
+    if places[0] not in kinds:
+        raise InputError(
+            f"{folder}: no readable diffusers model; give a folder with the config.json and the "
+            f"safetensors weights of a {NETWORK}, or a pipeline that has one."
+        )
+    return kinds
+
+
+def read_parts(folder: Path, device: str | torch.device) -> Parts:
+    """The parts of a pipeline (``unet/``, ``scheduler/``, ``vae/`` or ``vqvae/``) or bare network.
+
+    Raises:
+        InputError: see `check_kinds`, or a part is not readable.
+    """
+    kinds = check_kinds(folder)
+    (place, kind), *others = kinds.items()
+    inner = folder / "scheduler" if place else folder
+    autoencoder = next((load_part(kind, folder, part, device) for part, kind in others), None)
+    unet = load_part(kind, folder, place, device)
+    return Parts(str(folder), unet, _read(inner / "scheduler_config.json"), autoencoder)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise TypeError("no JSON object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{file}: not readable ({error}); download the model again.") from error
+    return config
+
+
+def parts_in_memory(source: Any) -> Parts:
+    """The parts of a pipeline, or of a pair ``(network, scheduler)``.
+
+    The networks are set to evaluate (no dropout); their weights are left alone.
+
+    Raises:
+        InputError: it is something else, or a part is of a kind that no prior is made of.
+    """
+    if isinstance(source, tuple | list) and len(source) == 2:
+        (unet, scheduler), autoencoder = source, None
+    else:
+        unet, scheduler = getattr(source, "unet", None), getattr(source, "scheduler", None)
+        places = [getattr(source, place, None) for place in AUTOENCODERS]
+        autoencoder = next((model for model in places if model is not None), None)
+        if unet is None or scheduler is None:
+            raise InputError(
+                "load_prior takes a bundled name, a folder, a hub id, a diffusers pipeline or a "
+                f"pair (network, scheduler), not {type(source).__name__}; give such a pair, or "
+                "wrap any other model with ds.priors.from_callable."
+            )
+    config = getattr(scheduler, "config", None)
+    known = tuple(diffusers_class(kind) for kind in AUTOENCODERS.values())
+    if (
+        not isinstance(getattr(unet, "_orig_mod", unet), diffusers_class(NETWORK))  # if compiled
+        or not isinstance(config, Mapping)
+        or not isinstance(autoencoder, (*known, type(None)))
+    ):
+        found = [type(part).__name__ for part in (unet, scheduler, autoencoder) if part is not None]
+        raise InputError(
+            f"a prior is made of a {NETWORK} and its scheduler, and of an AutoencoderKL or a "
+            f"VQModel for latents, in this order, not of {', '.join(found)}; wrap any other model "
+            "with ds.priors.from_callable."
+        )
+    name = type(source).__name__ if hasattr(source, "unet") else "(network, scheduler)"
+    schedule = {**config, "_class_name": type(scheduler).__name__}
+    for model in (unet, autoencoder):
+        if isinstance(model, torch.nn.Module):
+            model.eval()
+    return Parts(name, cast(Any, unet), schedule, cast(Any, autoencoder))
+
+
+class LabeledUNet(torch.nn.Module):
+    """A class-conditional `UNet2DModel` of which every evaluation gets the same class.
+
+    Args:
+        unet: the network.
+        label: index of the class.
+    """
+
+    def __init__(self, unet: UNet2DModel, label: int) -> None:
+        super().__init__()
+        self.unet, self.label = unet, label
+        self.config = unet.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        result: torch.dtype = self.unet.dtype
+        return result
+
+    def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        labels = torch.full((len(x),), self.label, device=x.device)
+        result: tuple[Tensor] = self.unet(x, timestep, class_labels=labels, return_dict=return_dict)
+        return result
+
+
+def with_label(unet: UNet2DModel, label: int | None) -> UNet2DModel:
+    """The network with its class chosen, or itself where it knows no classes.
+
+    Raises:
+        InputError: a class is missing, superfluous, or out of range.
+    """
+    conditional = unet.class_embedding is not None
+    classes = unet.config.num_class_embeds
+    if conditional and label is None:
+        raise InputError(
+            f"the model knows {classes or 'several'} classes; give the index of one as class_label."
+        )
+    if label is None:
+        return unet
+    if not conditional:
+        raise InputError("the model knows no classes; leave class_label out.")
+    if not isinstance(label, int) or not 0 <= label < (classes or label + 1):
+        raise InputError(f"class {label} does not exist; give one from 0 to {(classes or 0) - 1}.")
+    return LabeledUNet(unet, label)
