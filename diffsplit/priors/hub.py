@@ -11,8 +11,10 @@ from diffsplit.errors import InputError
 
 __all__ = ["snapshot"]
 
-DEADLINE = 1.3
-"""Seconds in which the hub has to answer; HF_HUB_ETAG_TIMEOUT sets another number."""
+DEADLINE = 1.2
+"""Seconds in which the hub has to answer; HF_HUB_ETAG_TIMEOUT sets another number.
+
+The first call also imports the client of the hub, which takes half a second."""
 DESCRIPTIONS = ["*.json"]
 WEIGHTS = ["*diffusion_pytorch_model.safetensors", "*diffusion_pytorch_model-*.safetensors"]
 
