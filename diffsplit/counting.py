@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["Count", "count_network", "count_operator", "counting"]
+__all__ = ["Count", "count_network", "count_operator", "counting", "uncounted"]
 
 
 @dataclass
@@ -33,6 +33,16 @@ def counting() -> Iterator[Count]:
     token = _ACTIVE.set(count)
     try:
         yield count
+    finally:
+        _ACTIVE.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Nothing that this thread evaluates inside the ``with`` block is counted."""
+    token = _ACTIVE.set(None)
+    try:
+        yield
     finally:
         _ACTIVE.reset(token)
 

@@ -137,7 +137,7 @@ def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
     """
     if not isinstance(x, Tensor):
         raise InputError(f"{what} as a tensor, not {brief(x)}; convert with torch.as_tensor(…).")
-    if tuple(x.shape[1:]) != tuple(shape):
+    if tuple(x.shape[1:]) != tuple(shape) or x.ndim == 0 or len(x) == 0:
         sizes = ", ".join(map(str, shape))
         raise InputError(
             f"{what} of shape (B, {sizes}), not {tuple(x.shape)}; "

@@ -148,10 +148,6 @@ class PixelMask(LinearOperator):
         values = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool)
         return cls.from_mask(torch.from_numpy(values).reshape(layout), shape)
 
-    @property
-    def pixels(self) -> Tensor:  # type: ignore[override]
-        return self.mask
-
     def _keep(self, mask: Tensor, shape: tuple[int, ...], choice: dict[str, Any]) -> PixelMask:
         self.mask = mask.expand(shape).contiguous()
         self._index = self.mask.flatten().nonzero().squeeze(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffsplit.counting import count_network
+from diffsplit.counting import count_network, uncounted
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
 from diffsplit.priors.checks import check_batch, per_image
@@ -101,7 +101,8 @@ class Prior(ABC):
         wide = x.float() if x.dtype.itemsize < 4 else x
         levels = per_image(sigma, len(x), wide).clamp(self.sigma_min, self.sigma_max)
         count_network(len(x))
-        return evaluate(wide, levels).to(x.dtype)
+        with uncounted():  # of a model that evaluates another, only the outer one counts
+            return evaluate(wide, levels).to(x.dtype)
 
 
 class Denoiser(Prior):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8
-from diffsplit.plots.figures import image_grid
+from diffsplit.plots import image_grid
 from diffsplit.training.config import RunConfig, multiples_of_16
 from diffsplit.training.denoiser import flipped_at_random
 from diffsplit.training.run import Run, seeded_weights

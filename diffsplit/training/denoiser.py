@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.io.images import from_uint8
-from diffsplit.plots.figures import image_grid
+from diffsplit.plots import image_grid
 from diffsplit.priors.edm import EDMPrior, build_unet
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.solvers.reverse import sample

@@ -23,7 +23,7 @@ from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import from_uint8, load_images, save_image
 from diffsplit.noise import randn_like
-from diffsplit.plots.figures import image_grid
+from diffsplit.plots import image_grid
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.consistency import ConsistencyPrior
 from diffsplit.priors.load import load_kind
@@ -225,7 +225,7 @@ def distill(
     run.facts |= facts or {}
     fit(run, out, folder, "distillation")
     run.write(out)
-    save_image(run.pictures(), out / "samples.png")
+    save_image(run.pictures().clamp(-1, 1), out / "samples.png")
     with atomic_write(out / "README.md") as temporary:
         temporary.write_text(consistency_card(run.prior, run.levels, run.errors()), "utf-8")
     return ConsistencyPrior.load(out)

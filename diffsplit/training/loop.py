@@ -185,7 +185,7 @@ class Reporter:
         """What the network can do, and the curves of loss and error so far."""
         from matplotlib.figure import Figure
 
-        save_image(run.pictures(), self.folder / "samples.png")
+        save_image(run.pictures().clamp(-1, 1), self.folder / "samples.png")
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         images = [row["images"] for row in run.history]

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import load_images, save_image
-from diffsplit.plots.figures import image_grid
+from diffsplit.plots import image_grid
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.load import load_kind
 from diffsplit.training.card import denoiser_card, nearest_images

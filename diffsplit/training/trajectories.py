@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffsplit.priors.base import Denoiser
 from diffsplit.schedules import karras_grid
-from diffsplit.solvers.reverse import walk
+from diffsplit.solvers.reverse import clipped, reverse_diffusion, walk
 from diffsplit.training.denoiser import flipped_at_random
 
 __all__ = ["Trajectories", "trajectory_end"]
@@ -101,7 +101,8 @@ class Trajectories:
         x, sigma = self._start()
         x, sigma = x.to(device), sigma.to(device)
         levels = _levels(sigma, self.sigma_min, self.steps)
-        path = [x, *walk(self.teacher, x, levels, self.generator, eta=0.0, order=2)]
+        steps = walk(clipped(self.teacher), x, levels, self.generator, eta=0.0, order=2)
+        path = [x, *(step.x for step in steps)]
         points, end = path[:-2], path[-1]  # at the last level before 0 there is nothing to learn
         order = torch.randperm(len(points) * len(end), generator=self.generator).to(device)
         self._points = torch.cat(points)[order]
@@ -122,5 +123,4 @@ def trajectory_end(
 ) -> Tensor:
     """Where the trajectory from ``x`` ``(B, *shape)`` at one level leads, in ``steps`` steps."""
     levels = karras_grid(steps, sigma, min(sigma, sigma_min))
-    *_, end = walk(teacher, x, levels, torch.Generator(), eta=0.0, order=2)
-    return end
+    return reverse_diffusion(clipped(teacher), x, levels, torch.Generator(), eta=0.0, order=2)
