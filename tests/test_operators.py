@@ -156,6 +156,7 @@ def test_what_is_no_batch_of_floats_of_the_right_shape_is_refused(operator):
         good = torch.zeros(2, *shape)
         for wrong, message in (
             (good[0], "of shape"),
+            (good[:0], "of shape"),
             (torch.cat([good, good], -1), "of shape"),
             (good.int(), "floats"),
             (good.to(torch.complex64), "floats"),

@@ -197,7 +197,11 @@ class LinearOperator(ABC):
 
     @property
     def device(self) -> torch.device | None:
-        """Where images and measurements have to be; None if A follows them to any device."""
+        """Where images and measurements have to be; None if A follows them to any device.
+
+        It is where the stored tensors are. A subclass that brings its tensors to the image in
+        `_apply` says ``device = None``.
+        """
         stored = [value.device for value in vars(self).values() if isinstance(value, Tensor)]
         places = stored + [place for part in self._parts() if (place := part.device)]
         return next((place for place in places if place != _CPU), _CPU if places else None)

@@ -130,17 +130,17 @@ def decoded(text: Any, size: int, name: str) -> bytes:
 
 
 def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
-    """Refuse what is no tensor of floats ``(B, *shape)``.
+    """Refuse what is no tensor of floats ``(B, *shape)`` with B ≥ 1.
 
     Raises:
         InputError: with ``what`` as its start, such as "the operator takes images".
     """
     if not isinstance(x, Tensor):
         raise InputError(f"{what} as a tensor, not {brief(x)}; convert with torch.as_tensor(…).")
-    if tuple(x.shape[1:]) != tuple(shape) or x.ndim == 0 or len(x) == 0:
+    if tuple(x.shape[1:]) != tuple(shape) or len(x) == 0:
         sizes = ", ".join(map(str, shape))
         raise InputError(
-            f"{what} of shape (B, {sizes}), not {tuple(x.shape)}; "
+            f"{what} of shape (B, {sizes}) with B ≥ 1, not {tuple(x.shape)}; "
             "reshape the input or build the operator for its shape."
         )
     if not x.is_floating_point():

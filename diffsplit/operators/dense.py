@@ -128,23 +128,15 @@ class GaussianMatrix(DenseOperator):
             row.copy_(torch.randn(size, generator=generator, dtype=torch.float32) / math.sqrt(rows))
 
     def _move(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
-        """Move the matrix, or store it in a lower precision.
-
-        A higher one is ignored: it would cost memory and bring back nothing, and products have the
-        precision of the image already.
-        """
+        # A higher precision would cost memory and bring back nothing; products have it already.
         if dtype is not None and torch.promote_types(dtype, self.matrix.dtype) != self.matrix.dtype:
             dtype = None
         super()._move(device, dtype)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": "gaussian",
-            "shape": list(self.shape_in),
-            "rows": self.size_out,
-            "seed": self.seed,
-            "dtype": str(self.matrix.dtype).removeprefix("torch."),
-        }
+        shape, dtype = list(self.shape_in), str(self.matrix.dtype).removeprefix("torch.")
+        sizes = {"kind": "gaussian", "shape": shape, "rows": self.size_out}
+        return sizes | {"seed": self.seed, "dtype": dtype}
 
 
 class MatrixOperator(DenseOperator):
