@@ -12,7 +12,6 @@ from diffsplit import load_prior
 from diffsplit.errors import InputError
 from diffsplit.priors import ConsistencyPrior, GaussianConsistency, GaussianPrior
 from diffsplit.solvers.consistency_samples import draw_from_noisy, multistep
-from diffsplit.solvers.posterior import posterior_samples
 from diffsplit.training import train
 from diffsplit.training.distill import ConsistencyRun, distill
 from diffsplit.training.trajectories import Trajectories, trajectory_end
@@ -134,7 +133,8 @@ def test_consistency_draws_have_the_mean_and_spread_of_a_gaussian_posterior(step
     prior = GaussianConsistency(gaussian(variance, n=8))
     sigma, generator = 0.5, torch.Generator().manual_seed(0)
     r = 0.1 + torch.randn(1, 3, 8, 8, generator=generator, dtype=torch.float64)
-    draws = posterior_samples(prior, r, torch.tensor([sigma]), 400, steps, generator)
+    many, levels = r.repeat(400, 1, 1, 1), torch.full((400,), sigma, dtype=r.dtype)
+    draws = draw_from_noisy(prior, many, levels, steps, generator).unsqueeze(1)
     gain = variance / (variance + sigma**2)
     expected_std = math.sqrt(gain) * sigma
     # Exact as variance / σ² grows; at 4 the evaluations' own approximation is a few per cent.

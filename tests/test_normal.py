@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsplit.channels.normal import interval, inverse_mills, tail
-from diffsplit.channels.quadrature import unit_nodes
+from diffsplit.channels.normal import HalfLine, interval, inverse_mills, unit_nodes
 
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 U = [-1e3, -300.0, -50.0, -12.0, -5.0, -2.0, -0.5, -1e-3, 0.0, 0.1, 1.0, 3.0, 6.0, 12.0]
@@ -34,7 +33,8 @@ def relative(found: Tensor, expected: mp.mpf) -> float:
 def test_half_line_has_every_digit_from_a_thousand_deviations_on_the_wrong_side(
     dtype: torch.dtype, tolerance: float
 ) -> None:
-    found = tail(torch.tensor(U, dtype=dtype))
+    half = HalfLine(torch.tensor(U, dtype=dtype))
+    found = (half.mean, half.excess, half.variance, half.shrink)
     for i, u in enumerate(torch.tensor(U, dtype=dtype).tolist()):
         _, mean, variance, shrink = cut(-u, float("inf"))
         excess = mean + mp.mpf(u)
@@ -47,7 +47,7 @@ def test_inverse_mills_ratio_has_its_two_limits(dtype: torch.dtype) -> None:
     low, high = inverse_mills(torch.tensor([-1e3, 1e3], dtype=dtype)).tolist()
     assert low == pytest.approx(1000.000999998, rel=1e-6)
     assert high == 0
-    steep = tail(torch.tensor(-1e3, dtype=dtype)).shrink.item()
+    steep = HalfLine(torch.tensor(-1e3, dtype=dtype)).shrink.item()
     assert steep == pytest.approx(1 - 1e-6 + 6e-12, rel=1e-7)
 
 

@@ -117,7 +117,7 @@ def test_mixture_error_agrees_with_fresh_samples():
 def test_sigma_space_ddim_equals_a_plain_ddim_loop_of_the_wrapped_model(unet, prediction):
     from diffusers import DDIMScheduler
 
-    from diffsplit.solvers import reverse_diffusion
+    from diffsplit.solvers.reverse import clipped, reverse_diffusion
 
     scheduler = DDIMScheduler(prediction_type=prediction, clip_sample=True, clip_sample_range=1.0)
     scheduler.set_timesteps(10)
@@ -133,7 +133,7 @@ def test_sigma_space_ddim_equals_a_plain_ddim_loop_of_the_wrapped_model(unet, pr
         first = scheduler.timesteps[0]
         sigmas = [float(((1 - alphas[t]) / alphas[t]).sqrt()) for t in scheduler.timesteps]
         ours = reverse_diffusion(
-            prior, start / alphas[first].sqrt(), [*sigmas, 0.0], torch.Generator(), eta=0.0
+            clipped(prior), start / alphas[first].sqrt(), [*sigmas, 0.0], torch.Generator(), eta=0.0
         )
     torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)
 

@@ -24,13 +24,17 @@ class Channel(ABC):
 
     Every method takes float32 or float64 tensors of any shape that broadcast; ``s`` is in the units
     of A x, with x on [-1, 1], and so is a noise level. All are finite and right far into the tails.
-    Autograd differentiates `nll`, `grad` and `prox` with respect to ``s`` or ``z``, but not the
-    posterior moments.
+    Autograd differentiates `nll`, `grad`, `misfit` and `prox` with respect to ``s`` or ``z``, but
+    not the evidence and the posterior moments. Values of ``y`` are checked by `check` alone.
+
+    Every method raises InputError for arguments of a wrong type, shape or device.
 
     Attributes:
         smooth: whether ℓ has a useful gradient (a noiseless quantizer's is 0 or undefined).
         convex: whether ℓ is convex in s, as the exact data step by Newton's method needs.
         outcomes: number of values that y can take, or None for a continuum.
+        gaussian_sigma: σ where y = s + σ n, n ~ N(0, 1) (0 for noiseless real numbers); None for
+            every other channel.
     """
 
     smooth: bool = True
@@ -38,15 +42,16 @@ class Channel(ABC):
     outcomes: int | None = None
     gaussian_sigma: float | None = None
 
-    def misfit(self, s: Tensor, y: Tensor) -> Tensor:
-        return self.nll(s, y)
-
     @abstractmethod
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         """y ~ p(y | s), shaped like ``s``. Noise is drawn on the generator's device.
 
+        Args:
+            s: ``(B, …)``.
+            generator: one, or a sequence of B.
+
         Raises:
-            InputError: as many generators as there are images were expected.
+            InputError: the generators do not fit, or NaN would become one of finitely many values.
         """
 
     @abstractmethod
@@ -66,12 +71,26 @@ class Channel(ABC):
         """argmin_s ℓ(s) + μ/2 (s − z)², elementwise, to the precision of the dtype."""
 
     @abstractmethod
+    def evidence(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Tensor:
+        """log ∫ p(y | s) N(s; p, τ) ds, elementwise; its derivative in τ is ½ (g² − h)."""
+
+    @abstractmethod
     def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
-        """First and negative second derivative in p of log ∫ p(y | s) N(s; p, τ) ds.
+        """First and negative second derivative in p of `evidence`.
 
         Returns:
             ``(g, h)``; message passing lives from them, and they give the posterior moments
             without cancellation: E[s | y] = p + τ g, Var[s | y] = τ (1 − τ h).
+        """
+
+    @abstractmethod
+    def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
+        """Mean and variance of s given y, for the prior s ~ N(p, τ).
+
+        Args:
+            p: prior means.
+            y: measurements.
+            tau: prior variance, positive.
         """
 
     @abstractmethod
@@ -82,19 +101,19 @@ class Channel(ABC):
     def config(self) -> dict[str, Any]:
         """What `channels.from_config` needs to build this channel again: plain JSON values."""
 
-    def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
-        """Mean and variance of s given y, for the prior s ~ N(p, τ).
+    def misfit(self, s: Tensor, y: Tensor) -> Tensor:
+        """What a descent on the data minimizes: ℓ(s) where it is finite for every s.
 
-        Args:
-            p: prior means.
-            y: measurements.
-            tau: prior variance, positive.
+        Where ℓ can be infinite, half the squared distance from s to the nearest number that is
+        measured as y, the limit of σ² ℓ for a noise level σ → 0: ½ (s − y)² for real numbers.
         """
-        g, h = self.evidence_score(p, y, tau)
-        return Moments(p + tau * g, tau * (1 - tau * h))
+        return self.nll(s, y) if self.smooth else 0.5 * (s - self.prox(s, y, 1.0)).square()
 
     def sign_agreement(self, s: Tensor, y: Tensor) -> Tensor | None:
-        """1 where the noiseless measurement of s would be y, else 0; None for a continuum."""
+        """1 where the noiseless measurement of s would be y, else 0 (NaN for a NaN in s).
+
+        None for a continuum.
+        """
         return None
 
     def check(self, y: Tensor) -> None:  # noqa: B027

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.channels.base import Channel, Moments
-from diffsplit.channels.parameters import non_negative
-from diffsplit.channels.tensors import like
+from diffsplit.channels.checks import broadcast, check_signal, non_negative
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
 
@@ -37,48 +36,52 @@ class GaussianNoise(Channel):
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
         object.__setattr__(self, "smooth", self.sigma > 0)
-
-    @property
-    def gaussian_sigma(self) -> float:
-        return self.sigma
-
-    def misfit(self, s: Tensor, y: Tensor) -> Tensor:
-        return 0.5 * (s - y).square() if self.sigma == 0 else self.nll(s, y)
+        object.__setattr__(self, "gaussian_sigma", self.sigma)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
+        check_signal(s, batched=True)
         return s + self.sigma * randn_like(s, generator)
 
     def nll(self, s: Tensor, y: Tensor) -> Tensor:
-        residual = s - y
+        s, y, _ = broadcast(s, y)
         if self.sigma == 0:
-            return torch.zeros_like(residual).masked_fill(residual != 0, torch.inf)
+            return torch.zeros_like(s).masked_fill(s != y, torch.inf)
         normalizer = math.log(self.sigma) + 0.5 * math.log(2 * math.pi)
-        return 0.5 * (residual / self.sigma).square() + normalizer
+        return 0.5 * ((s - y) / self.sigma).square() + normalizer
 
     def grad(self, s: Tensor, y: Tensor) -> Tensor:
         self._need_noise()
+        s, y, _ = broadcast(s, y)
         return (s - y) / self.sigma / self.sigma
 
     def curvature(self, s: Tensor, y: Tensor) -> Tensor:
         self._need_noise()
-        return torch.ones_like(s - y) / self.sigma / self.sigma
+        s, y, _ = broadcast(s, y)
+        return torch.ones_like(s) / self.sigma / self.sigma
 
     def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
         """(y + μ σ² z)/(1 + μ σ²)."""
-        kappa = like(mu, z) * self.sigma**2
+        z, y, mu = broadcast(z, y, mu)
+        kappa = mu * self.sigma**2
         return (y + kappa * z) / (1 + kappa)
+
+    def evidence(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Tensor:
+        """log N(y; p, σ² + τ)."""
+        p, y, tau = broadcast(p, y, tau)
+        variance = self.sigma**2 + tau
+        return -0.5 * ((y - p).square() / variance + (2 * math.pi * variance).log())
 
     def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
         """(y − p)/(σ² + τ) and 1/(σ² + τ)."""
-        variance = self.sigma**2 + like(tau, p)
-        return (y - p) / variance, torch.ones_like(y - p) / variance
+        p, y, tau = broadcast(p, y, tau)
+        variance = self.sigma**2 + tau
+        return (y - p) / variance, torch.ones_like(p) / variance
 
     def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
         """The product of two normal densities; exactly (y, 0) for σ = 0."""
-        tau = like(tau, p)
+        p, y, tau = broadcast(p, y, tau)
         share = self.sigma**2 / (self.sigma**2 + tau)
-        mean = y + share * (p - y)
-        return Moments(mean, tau * share * torch.ones_like(mean))
+        return Moments(y + share * (p - y), tau * share * torch.ones_like(p))
 
     def value(self, y: Tensor) -> Tensor:
         return y

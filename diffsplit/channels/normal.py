@@ -19,26 +19,29 @@ however far away or narrow the interval is.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from diffsplit.channels.quadrature import cutoff, unit_nodes
+__all__ = ["Cut", "HalfLine", "Interval", "interval", "inverse_mills", "log_density", "unit_nodes"]
 
-__all__ = ["LOG_ROOT_2PI", "Interval", "Tail", "interval", "inverse_mills", "log_density", "tail"]
-
-LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 _ROOT_HALF = math.sqrt(0.5)
 
 
-class Tail(NamedTuple):
-    """X given X > −u: see `tail`."""
+class Cut(Protocol):
+    """X ~ N(0, 1) after an observation: log P of it, and mean, 1 − variance and variance of X."""
 
-    mean: Tensor
-    excess: Tensor
-    variance: Tensor
-    shrink: Tensor
+    @property
+    def log_mass(self) -> Tensor: ...
+    @property
+    def mean(self) -> Tensor: ...
+    @property
+    def shrink(self) -> Tensor: ...
+    @property
+    def variance(self) -> Tensor: ...
 
 
 class Interval(NamedTuple):
@@ -51,30 +54,70 @@ class Interval(NamedTuple):
     shrink: Tensor
 
 
+class HalfLine:
+    """X ~ N(0, 1) given X > −u where side = 1, given X < u where side = −1.
+
+    The excess e = r(u) + u, the mean distance from the edge, and V = 1 − r e cancel for u → −∞.
+    There, with a = −u, the continued fraction of the Mills ratio (Abramowitz and Stegun 26.2.14)
+    gives  e = 1/(a + k₂),  V = e (k₂ − e),  k_j = j/(a + k_{j+1}).
+    """
+
+    def __init__(self, u: Tensor, side: Tensor | float = 1.0) -> None:
+        self._u, self._side = u, side
+
+    @cached_property
+    def log_mass(self) -> Tensor:
+        """log Φ(u)."""
+        result: Tensor = torch.special.log_ndtr(self._u)
+        return result
+
+    @property
+    def mean(self) -> Tensor:
+        """± r(u)."""
+        return self._side * self._ratio
+
+    @property
+    def excess(self) -> Tensor:
+        """Mean distance from the edge, positive."""
+        return self._excess_and_variance[0]
+
+    @property
+    def variance(self) -> Tensor:
+        return self._excess_and_variance[1]
+
+    @property
+    def shrink(self) -> Tensor:
+        return self._ratio * self.excess
+
+    @cached_property
+    def _ratio(self) -> Tensor:
+        return inverse_mills(self._u)
+
+    @cached_property
+    def _excess_and_variance(self) -> tuple[Tensor, Tensor]:
+        start, depth = (4.0, 28) if self._u.dtype == torch.float64 else (3.0, 12)
+        a = (-self._u).clamp(min=start)
+        # The rest of the fraction is about the fixed point of k = j/(a + k).
+        k = (a.square() + 4 * (depth + 1.5)).sqrt_().sub_(a).mul_(0.5)
+        for j in range(depth, 1, -1):
+            k.add_(a).reciprocal_().mul_(j)
+        far, excess = a > start, 1 / (a + k)
+        near = self._ratio + self._u
+        return (
+            torch.where(far, excess, near),
+            torch.where(far, excess * (k - excess), 1 - self._ratio * near),
+        )
+
+
 def log_density(x: Tensor) -> Tensor:
     """log φ(x)."""
-    return -0.5 * x.square() - LOG_ROOT_2PI
+    return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
 
 
 def inverse_mills(u: Tensor) -> Tensor:
     """r(u) = φ(u)/Φ(u): about −u for u → −∞, 0 for u → ∞, to the precision of the dtype."""
     scaled: Tensor = torch.special.erfcx(-_ROOT_HALF * u)
     return math.sqrt(2 / math.pi) / scaled
-
-
-def tail(u: Tensor) -> Tail:
-    """Moments of X ~ N(0, 1) given X > −u.
-
-    Returns:
-        ``mean`` r(u), ``excess`` r + u (mean distance from the edge), ``variance`` 1 − r (u + r)
-        and ``shrink`` r (u + r), each positive and with all its digits.
-    """
-    _, excess, variance = _beyond((-u).clamp(min=0), torch.full_like(u, torch.inf))
-    far, ratio = u < 0, inverse_mills(u)
-    excess = torch.where(far, excess, ratio + u)
-    ratio = torch.where(far, excess - u, ratio)
-    shrink = torch.where(far, 1 - variance, ratio * excess)
-    return Tail(ratio, excess, torch.where(far, variance, 1 - shrink), shrink)
 
 
 def interval(a: Tensor, b: Tensor, width: Tensor) -> Interval:
@@ -86,8 +129,8 @@ def interval(a: Tensor, b: Tensor, width: Tensor) -> Interval:
         width: b − a, from wherever it is known without cancellation.
 
     Returns:
-        ``log_mass`` log P, ``mean`` m, ``excess`` (mean distance from the edge nearer to 0,
-        meaningful where 0 lies outside), ``variance`` V and ``shrink`` w.
+        ``log_mass`` log P, ``mean`` m, ``excess`` (mean distance from the edge nearer to 0, from a
+        where they are equally near, positive), ``variance`` V and ``shrink`` w.
     """
     mirrored = a + b < 0
     near = torch.where(mirrored, -b, a)
@@ -104,6 +147,7 @@ def interval(a: Tensor, b: Tensor, width: Tensor) -> Interval:
 
     variance = torch.where(outside | (shrink > 0.5), variance, 1 - shrink)
     shrink = torch.where(outside, 1 - variance, shrink)
+    excess = torch.where(outside, excess, mean - near)
     mean = torch.where(outside, near + excess, mean)
     log_inside = torch.where(missing < 0.5, torch.log1p(-missing), inside.log())
     log_mass = torch.where(outside, log_density(near) + mass.log(), log_inside)
@@ -112,10 +156,11 @@ def interval(a: Tensor, b: Tensor, width: Tensor) -> Interval:
 
 def _beyond(a: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Integral, mean and variance of exp(−a t − t²/2) on (0, width)."""
-    drop = cutoff(a.dtype)
+    # Beyond t = reach the density is below e^−drop, the rounding of the dtype.
+    drop, count = (39.0, 32) if a.dtype == torch.float64 else (22.0, 20)
     reach = torch.minimum(width, 2 * drop / (a + (a.square() + 2 * drop).sqrt()))
     mass, first, second = torch.zeros_like(reach), torch.zeros_like(reach), torch.zeros_like(reach)
-    for node, weight in unit_nodes(32 if a.dtype == torch.float64 else 20):
+    for node, weight in unit_nodes(count):
         t = reach * node
         density = torch.add(a, t, alpha=0.5).mul_(t).neg_().exp_()
         mass.add_(density, alpha=weight)
@@ -124,3 +169,10 @@ def _beyond(a: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = first / mass
     variance = second / mass - mean.square()
     return mass * reach, mean * reach, variance * reach.square()
+
+
+@lru_cache(maxsize=8)
+def unit_nodes(count: int) -> tuple[tuple[float, float], ...]:
+    """The ``count`` nodes and weights of the Gauss–Legendre rule on (0, 1), as pairs of numbers."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return tuple(zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))

@@ -1,30 +1,34 @@
-"""One bit per measurement: the sign of a noisy number, sometimes inverted on its way."""
+"""One bit per measurement: the sign of a noisy number, sometimes inverted on its way.
+
+With flips P(u) = ε + (1 − 2ε) Φ(u), ρ = (log P)' = (1 − 2ε) φ/P and (log P)'' = −ρ (u + ρ), which
+is positive left of some point: a very wrong bit is more likely a flip than noise, and moves s no
+more. Then the objective of the proximal step can have two minima, "it was a flip, stay near z" and
+"it was noise, go to the threshold". Its derivative μ t − m(t) is concave up to the point where ρ
+rises fastest. One minimum is its first root before that point, the other its last root beyond.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffsplit.channels.base import Moments
-from diffsplit.channels.derivatives import with_derivatives
-from diffsplit.channels.discrete import DiscreteChannel
-from diffsplit.channels.flipped import flip_log_probability, flip_score, flip_step
-from diffsplit.channels.normal import inverse_mills, tail
-from diffsplit.channels.normal_push import threshold_step
-from diffsplit.channels.parameters import non_negative, number
-from diffsplit.channels.tensors import broadcast, like, uniform_like
+from diffsplit.channels.checks import broadcast, like, non_negative, number
+from diffsplit.channels.discrete import NoisyQuantizer, check_bits, uniform_like
+from diffsplit.channels.normal import Cut, HalfLine, inverse_mills, log_density
+from diffsplit.channels.prox import distance_to_minimizer
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators, randn_like
+from diffsplit.noise import Generators
 
 __all__ = ["OneBit"]
 
 
 @dataclass(frozen=True)
-class OneBit(DiscreteChannel):
+class OneBit(NoisyQuantizer):
     """y = sign(s + σ n − threshold) ∈ {−1, +1}, sign(0) = +1, inverted with probability ``flip``.
 
     With u = y (s − threshold)/σ and r = φ/Φ: ℓ = −log Φ(u), ℓ' = −y r(u)/σ and
@@ -58,120 +62,122 @@ class OneBit(DiscreteChannel):
         object.__setattr__(self, "outcomes", 2)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
-        y = self._sign(s + self.sigma * randn_like(s, generator))
-        if self.flip == 0:
-            return y
-        return torch.where(uniform_like(s, generator) < self.flip, -y, y)
-
-    def curvature(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma == 0:
-            return torch.zeros_like(s * y)
-        u = self._margin(s, y, self.sigma)
-        if self.flip == 0:
-            return tail(u).shrink / self.sigma**2
-        score, lean = flip_score(u, self.flip)
-        return score * lean / self.sigma**2
+        y = super().sample(s, generator)
+        return torch.where(uniform_like(s, generator) < self.flip, -y, y) if self.flip else y
 
     def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
-        """The global minimizer. Without noise: z, or the nearest number of the right sign."""
-        z, y, stiffness = broadcast(z, y, like(mu, z))
-        if self.sigma == 0:
-            wrong = self._sign(z) != y
-            cost = 0.5 * stiffness * (z - self._edge(z, y)).square()
-            gain = math.log1p(-self.flip) - math.log(self.flip) if self.flip else math.inf
-            return torch.where(wrong & (cost < gain), self._edge(z, y), z)
+        """The minimizer; of two minima the lower.
 
-        def step(z: Tensor) -> Tensor:
-            u, kappa = self._margin(z, y, self.sigma), stiffness * self.sigma**2
-            t = flip_step(u, kappa, self.flip) if self.flip else threshold_step(u, kappa)
-            return z + y * self.sigma * t
+        Without noise: z, or the nearest number of the right sign, if it costs less than a flip.
+        """
+        nearest = super().prox(z, y, mu)
+        if self.sigma > 0 or self.flip == 0:
+            return nearest
+        z, y, mu = broadcast(z, y, mu)
+        cost = 0.5 * mu * (z - nearest).square()
+        return torch.where(cost < math.log1p(-self.flip) - math.log(self.flip), nearest, z)
 
-        return with_derivatives(
-            z, step, lambda z: stiffness / (stiffness + self.curvature(step(z), y))
-        )
-
-    @torch.no_grad()
-    def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
-        """y r(u)/√v and r(u)(u + r(u))/v, with v = σ² + τ and u = y (p − threshold)/√v."""
-        variance = self.sigma**2 + like(tau, p)
-        score, shrink, _, _ = self._cut(p, y, variance)
-        return y * score / variance.sqrt(), shrink / variance
-
-    @torch.no_grad()
-    def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
-        """Mean and variance of s given y, through t = s + σ n, whose sign was seen."""
-        p, y, prior = broadcast(p, y, like(tau, p))
-        noise = self.sigma**2
-        score, _, spread, excess = self._cut(p, y, noise + prior)
-        scale = (noise + prior).sqrt()
-        seen = p + y * scale * score
-        if excess is not None:
-            # From the threshold, not from p: the sum above loses digits when p is far on the
-            # wrong side.
-            seen = torch.where(
-                y * (p - self.threshold) < 0, self.threshold + y * scale * excess, seen
-            )
-        mean = (noise * p + prior * seen) / (noise + prior)
-        if noise == 0 and self.flip == 0:
-            edge = self._edge(p, y)
-            mean = torch.where(y > 0, torch.maximum(mean, edge), torch.minimum(mean, edge))
-        return Moments(mean, prior * (noise + prior * spread) / (noise + prior))
+    def misfit(self, s: Tensor, y: Tensor) -> Tensor:
+        return self.nll(s, y) if self.flip else super().misfit(s, y)
 
     def value(self, y: Tensor) -> Tensor:
         return y
 
-    def sign_agreement(self, s: Tensor, y: Tensor) -> Tensor:
-        return (self._sign(s) == y).to(s.dtype)
-
     def check(self, y: Tensor) -> None:
-        if not bool((y.abs() == 1).all()):
-            raise InputError("one-bit measurements are −1 or +1, and other values were given.")
+        check_bits(y)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "kind": "one-bit",
-            "sigma": self.sigma,
-            "threshold": self.threshold,
-            "flip": self.flip,
-        }
+        values = {"sigma": self.sigma, "threshold": self.threshold, "flip": self.flip}
+        return {"kind": "one-bit", **values}
 
-    def _sign(self, s: Tensor) -> Tensor:
+    def _outcome(self, s: Tensor) -> Tensor:
         return (s >= like(self.threshold, s)).to(s.dtype) * 2 - 1
 
-    def _margin(self, s: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
-        return y * (s - self.threshold) / scale
-
-    def _edge(self, s: Tensor, y: Tensor) -> Tensor:
-        """The number nearest to the threshold whose sign is y."""
+    def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
         edge = like(self.threshold, s)
-        return torch.where(y > 0, edge, torch.nextafter(edge, torch.full_like(edge, -torch.inf)))
+        below = torch.nextafter(edge, torch.full_like(edge, -torch.inf))
+        return torch.where(y > 0, torch.maximum(s, edge), torch.minimum(s, below))
 
     def _nll(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma == 0:
-            right = torch.full_like(s, -math.log1p(-self.flip))
-            return torch.where(
-                self._sign(s) == y, right, -math.log(self.flip) if self.flip else math.inf
-            )
-        u = self._margin(s, y, self.sigma)
-        log_probability: Tensor = (
-            flip_log_probability(u, self.flip) if self.flip else torch.special.log_ndtr(u)
-        )
-        return -log_probability
+        if self.sigma > 0 or self.flip == 0:
+            return super()._nll(s, y)
+        right = torch.full_like(s, -math.log1p(-self.flip))
+        return torch.where(self._outcome(s) == y, right, -math.log(self.flip))
 
-    def _grad(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma == 0:
-            return torch.zeros_like(s)
-        u = self._margin(s, y, self.sigma)
-        score = flip_score(u, self.flip)[0] if self.flip else inverse_mills(u)
-        return -y * score / self.sigma
+    def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
+        u = y * (s - self.threshold) / scale
+        return _FlippedBit(u, y, self.flip) if self.flip else HalfLine(u, y)
 
-    def _cut(
-        self, p: Tensor, y: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Of t ~ N(p, variance) given its bit, standardized: score, 1 − V, V, excess."""
-        u = self._margin(p, y, variance.sqrt())
+    def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
+        if not isinstance(cut, HalfLine):
+            return p + scale * cut.mean
+        seen = self.threshold + y * scale * cut.excess
+        return self._nearest(seen, y)
+
+    def _minimizer(self, z: Tensor, y: Tensor, mu: Tensor) -> Tensor:
         if self.flip == 0:
-            cut = tail(u)
-            return cut.mean, cut.shrink, cut.variance, cut.excess
-        score, lean = flip_score(u, self.flip)
-        return score, score * lean, (1 - score * lean).clamp(min=0), None
+            return super()._minimizer(z, y, mu)
+
+        def slopes(t: Tensor) -> tuple[Tensor, Tensor]:
+            first, second = self._slopes(z + y * t, y)
+            return -y * first, second
+
+        u = y * (z - self.threshold) / self.sigma
+        split = self.sigma * (_steepest_rise(self.flip) - u).clamp(min=0)
+        low = slopes(torch.zeros_like(z))[0] / (mu + self._largest_curvature)
+        high = inverse_mills(u) / self.sigma / mu  # ρ ≤ r: without flips the step is longer
+        stay = distance_to_minimizer(slopes, mu, low, split, z.abs(), first=True)
+        move = distance_to_minimizer(slopes, mu, torch.maximum(low, split), high, z.abs())
+
+        def objective(t: Tensor) -> Tensor:
+            return self._nll(z + y * t, y) + 0.5 * mu * t.square()
+
+        stays = (split > 0) & (objective(stay) < objective(move))
+        return z + y * torch.where(stays, stay, move)
+
+
+class _FlippedBit:
+    """X ~ N(0, 1) after the bit "X > −u", inverted with probability ε; side as in `HalfLine`."""
+
+    def __init__(self, u: Tensor, side: Tensor, flip: float) -> None:
+        self._u, self._side, self._flip = u, side, flip
+
+    @property
+    def log_mass(self) -> Tensor:
+        """log P(u), accurate also where P is nearly 1."""
+        doubt = self._flip + (1 - 2 * self._flip) * torch.special.ndtr(-self._u)
+        return torch.where(self._u > 0, torch.log1p(-doubt), self._log_mixture)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._side * self._score
+
+    @property
+    def shrink(self) -> Tensor:
+        return self._score * (self._u + self._score)
+
+    @property
+    def variance(self) -> Tensor:
+        return (1 - self.shrink).clamp(min=0)
+
+    @cached_property
+    def _log_mixture(self) -> Tensor:
+        log_normal = math.log1p(-2 * self._flip) + torch.special.log_ndtr(self._u)
+        return torch.logaddexp(torch.full_like(self._u, math.log(self._flip)), log_normal)
+
+    @cached_property
+    def _score(self) -> Tensor:
+        return (math.log1p(-2 * self._flip) + log_density(self._u) - self._log_mixture).exp()
+
+
+@lru_cache(maxsize=64)
+def _steepest_rise(flip: float) -> float:
+    """The u where ρ rises fastest: with λ = u + ρ, ρ'' = 0 where λ² + ρ λ = 1, λ < 0."""
+    low, high = -40.0, 1.0
+    for _ in range(80):
+        u = 0.5 * (low + high)
+        mass = flip + (1 - 2 * flip) * 0.5 * math.erfc(-u / math.sqrt(2))
+        score = (1 - 2 * flip) * math.exp(-0.5 * u * u) / math.sqrt(2 * math.pi) / mass
+        rising = u + score + 0.5 * (score + math.sqrt(score * score + 4)) < 0
+        low, high = (u, high) if rising else (low, u)
+    return low

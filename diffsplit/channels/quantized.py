@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffsplit.channels.base import Moments
-from diffsplit.channels.bins import MAX_BITS, Bins, checked_edges, table, uniform_edges
-from diffsplit.channels.derivatives import with_derivatives
-from diffsplit.channels.discrete import DiscreteChannel
-from diffsplit.channels.normal import Interval, interval
-from diffsplit.channels.normal_push import bin_step
-from diffsplit.channels.parameters import non_negative, positive
-from diffsplit.channels.tensors import broadcast, like
+from diffsplit.channels.checks import non_negative, number, positive
+from diffsplit.channels.discrete import NoisyQuantizer
+from diffsplit.channels.normal import Cut, Interval, interval
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators, randn_like
 
 __all__ = ["Quantized"]
 
+_MAX_BITS = 16
+
+
+class _Bins(NamedTuple):
+    """The bins of some measurements, or all of them in order.
+
+    Attributes:
+        lower: lower edges, which belong to their bins; the first is −∞.
+        upper: upper edges, which do not; the last is ∞.
+        top: the largest number of the dtype inside the bin.
+        width: upper − lower, rounded once.
+        middle: the middle; an outer bin counts as wide as its neighbor.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    top: Tensor
+    width: Tensor
+    middle: Tensor
+
 
 @dataclass(frozen=True)
-class Quantized(DiscreteChannel):
+class Quantized(NoisyQuantizer):
     """y = the number, 0 … L − 1, of the bin [e_y, e_{y+1}) that holds s + σ n; an int64 tensor.
 
     With P = Φ((e_{y+1} − s)/σ) − Φ((e_y − s)/σ), ℓ = −log P; its derivatives and the posterior
-    moments are those of a normal cut to an interval (see `channels.normal`).
+    moments are those of a normal cut to an interval (see `channels.normal`). Anything else than
+    the number of a bin gives NaN.
     Subtractive dither d is a shift of s: sample(s + d), then nll(s + d, y) and so on.
 
     Attributes:
@@ -47,17 +64,19 @@ class Quantized(DiscreteChannel):
     edges: Sequence[float] | None = None
     sigma: float = 0.0
     limit: float = 1.0
-    _cache: dict[tuple[torch.dtype, torch.device], Bins] = field(
+    _tables: dict[tuple[torch.dtype, torch.device], _Bins] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         if (self.bits is None) == (self.edges is None):
             raise InputError("a quantizer takes either bits or edges; give exactly one of them.")
-        if self.bits is not None and (type(self.bits) is not int or not 1 <= self.bits <= MAX_BITS):
-            raise InputError(f"bits is {self.bits!r}; give a whole number from 1 to {MAX_BITS}.")
+        if self.bits is not None and (
+            type(self.bits) is not int or not 1 <= self.bits <= _MAX_BITS
+        ):
+            raise InputError(f"bits is {self.bits!r:.40}; give a whole number from 1 to 16.")
         if self.edges is not None:
-            object.__setattr__(self, "edges", checked_edges(self.edges))
+            object.__setattr__(self, "edges", _checked_edges(self.edges))
         object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
         object.__setattr__(self, "limit", positive("limit", self.limit))
         object.__setattr__(self, "smooth", self.sigma > 0)
@@ -66,60 +85,14 @@ class Quantized(DiscreteChannel):
     @property
     def inner_edges(self) -> tuple[float, ...]:
         """The L − 1 finite edges."""
-        return tuple(self.edges or ()) if not self.bits else uniform_edges(self.bits, self.limit)
-
-    def sample(self, s: Tensor, generator: Generators) -> Tensor:
-        return self._code(s + self.sigma * randn_like(s, generator))
-
-    def curvature(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma == 0:
-            return torch.zeros_like(s * y)
-        return self._cut(s, y, like(self.sigma, s)).shrink / self.sigma**2
-
-    def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
-        """The minimizer; without noise the nearest number in the bin."""
-        z, y, stiffness = broadcast(z, y, like(mu, z))
-        bins = self._table(z).of(y)
-        if self.sigma == 0:
-            return z.clamp(bins.lower, bins.top)
-
-        def step(z: Tensor) -> Tensor:
-            a, b, width = ((e / self.sigma) for e in (bins.lower - z, bins.upper - z, bins.width))
-            return z + self.sigma * bin_step(a, b, width, stiffness * self.sigma**2)
-
-        return with_derivatives(
-            z, step, lambda z: stiffness / (stiffness + self.curvature(step(z), y))
-        )
-
-    @torch.no_grad()
-    def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
-        """m/√v and (1 − V)/v of the normal N(p, v) cut to the bin, v = σ² + τ."""
-        variance = self.sigma**2 + like(tau, p)
-        cut = self._cut(p, y, variance.sqrt())
-        return cut.mean / variance.sqrt(), cut.shrink / variance
-
-    @torch.no_grad()
-    def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
-        """Mean and variance of s given y, through t = s + σ n, which fell into the bin."""
-        p, y, prior = broadcast(p, y, like(tau, p))
-        noise, bins = self.sigma**2, self._table(p).of(y)
-        scale = (noise + prior).sqrt()
-        cut = self._cut(p, y, scale)
-        # From the near edge where p lies outside: a sum from p would lose digits.
-        seen = p + scale * cut.mean
-        seen = torch.where(p < bins.lower, bins.lower + scale * cut.excess, seen)
-        seen = torch.where(p > bins.upper, bins.upper - scale * cut.excess, seen)
-        seen = seen.clamp(bins.lower, bins.top)
-        mean = (noise * p + prior * seen) / (noise + prior) if noise else seen
-        return Moments(mean, prior * (noise + prior * cut.variance) / (noise + prior))
+        if not self.bits:
+            return tuple(self.edges or ())
+        levels = 2**self.bits
+        return tuple(self.limit * (2 * k / levels - 1) for k in range(1, levels))
 
     def value(self, y: Tensor) -> Tensor:
         """The middle of the bin (an outer one is as wide as its neighbor), in the default dtype."""
-        numbers = torch.empty((), device=y.device)
-        return self._table(numbers).middle[y.long()]
-
-    def sign_agreement(self, s: Tensor, y: Tensor) -> Tensor:
-        return (self._code(s) == y).to(s.dtype)
+        return self._bins(torch.empty((), device=y.device), y).middle
 
     def check(self, y: Tensor) -> None:
         levels = len(self.inner_edges) + 1
@@ -133,26 +106,71 @@ class Quantized(DiscreteChannel):
         bins = {"bits": self.bits} if self.edges is None else {"edges": list(self.edges)}
         return {"kind": "quantized", **bins, "sigma": self.sigma, "limit": self.limit}
 
-    def _table(self, s: Tensor) -> Bins:
-        key = (s.dtype, s.device)
-        if key not in self._cache:
-            self._cache[key] = table(self.inner_edges, self.limit, s.dtype, s.device)
-        return self._cache[key]
+    def _outcome(self, s: Tensor) -> Tensor:
+        edges = self._table(s).lower[1:-1].contiguous()
+        return torch.bucketize(s.contiguous(), edges, right=True)
 
-    def _code(self, s: Tensor) -> Tensor:
-        return torch.bucketize(s.contiguous(), self._table(s).lower[1:].contiguous(), right=True)
+    def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
+        bins = self._bins(s, y)
+        return s.clamp(bins.lower, bins.top)
 
-    def _cut(self, s: Tensor, y: Tensor, scale: Tensor) -> Interval:
-        """Of t ~ N(s, scale²) given its bin, standardized."""
-        bins = self._table(s).of(y)
+    def _reach(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        bins = self._bins(z, y)
+        left, right = z - bins.lower, bins.upper - z
+        return (right - left).abs() / 2, torch.minimum(left.abs(), right.abs())
+
+    def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Interval:
+        bins = self._bins(s, y)
         return interval((bins.lower - s) / scale, (bins.upper - s) / scale, bins.width / scale)
 
-    def _nll(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma == 0:
-            return torch.zeros_like(s).masked_fill(self._code(s) != y, torch.inf)
-        return -self._cut(s, y, like(self.sigma, s)).log_mass
+    def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
+        assert isinstance(cut, Interval)
+        bins, distance = self._bins(p, y), scale * cut.excess
+        below = (bins.lower - p) + (bins.upper - p) < 0
+        seen = torch.where(below, bins.upper - distance, bins.lower + distance)
+        return seen.clamp(bins.lower, bins.top)
 
-    def _grad(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma == 0:
-            return torch.zeros_like(s)
-        return -self._cut(s, y, like(self.sigma, s)).mean / self.sigma
+    def _bins(self, s: Tensor, y: Tensor) -> _Bins:
+        """The bins numbered ``y``, in the dtype and on the device of ``s``; NaN for no number."""
+        known = (y >= 0) & (y < len(self.inner_edges) + 1) & (y == y.round())
+        index = torch.where(known, y.long(), len(self.inner_edges) + 1)
+        return _Bins(*(column[index] for column in self._table(s)))
+
+    def _table(self, s: Tensor) -> _Bins:
+        """All bins, and at the end one of NaN."""
+        key = (s.dtype, s.device)
+        if key not in self._tables:
+            inner = torch.tensor(self.inner_edges, dtype=torch.float64)
+            gaps = inner.diff() if len(inner) > 1 else torch.full((1,), self.limit).double()
+            ends = torch.tensor([-math.inf, math.inf, math.nan], dtype=torch.float64)
+            lower = torch.cat([ends[:1], inner, ends[2:]]).to(s.dtype)
+            upper = torch.cat([inner, ends[1:]]).to(s.dtype)
+            top = torch.nextafter(upper, torch.full_like(upper, -math.inf))
+            width = torch.cat([ends[1:2], inner.diff(), ends[1:]])
+            middle = torch.cat(
+                [
+                    inner[:1] - gaps[:1] / 2,
+                    inner + torch.cat([gaps, gaps[-1:]])[-len(inner) :] / 2,
+                    ends[2:],
+                ]
+            )
+            columns = (lower, upper, top, width, middle)
+            self._tables[key] = _Bins(*(column.to(s.device, s.dtype) for column in columns))
+        return self._tables[key]
+
+
+def _checked_edges(edges: object) -> tuple[float, ...]:
+    """Edges as a tuple.
+
+    Raises:
+        InputError: no sequence, too few or too many, not finite, or not increasing.
+    """
+    if not isinstance(edges, Sequence) or isinstance(edges, str):
+        raise InputError(f"edges is {edges!r:.40}; give a list of increasing numbers.")
+    if not 1 <= len(edges) < 2**_MAX_BITS:
+        raise InputError(f"{len(edges)} edges were given; give from 1 to {2**_MAX_BITS - 1}.")
+    result = tuple(number("an edge", edge) for edge in edges)
+    for low, high in itertools.pairwise(result):
+        if low >= high:
+            raise InputError(f"edge {low:g} is followed by {high:g}; give increasing edges.")
+    return result

@@ -164,4 +164,4 @@ def _grid(data: _DataStep, prior: Denoiser, steps: int) -> list[float]:
     high = min(HIGHEST, prior.sigma_max)
     end = data.noise**0.5 / (2 * float(data.s.max()))
     low = min(max(end, LOWEST, prior.sigma_min), high)
-    return log_grid(high, low, steps) if steps > 1 and low < high else [high] * steps
+    return log_grid(low, high, steps)[::-1] if steps > 1 and low < high else [high] * steps
