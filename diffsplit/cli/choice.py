@@ -36,5 +36,5 @@ def solver_with(name: str, steps: int | None, **given: Any) -> tuple[type[Solver
 
 
 def _options(kind: type[Solver]) -> set[str]:
-    names = [field.name for field in fields(kind)] if is_dataclass(kind) else []
+    names: list[str] = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     return {*names, *(["steps"] if kind.step_fields else [])}
