@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 import diffsplit as ds
-from diffsplit.cli.restoration import Restoration, restoration_operator
 from diffsplit.io.images import example_cats, from_uint8, load_images
 from diffsplit.noise import seeded
 
@@ -26,16 +25,26 @@ __all__ = [
     "add_image_options",
     "cats",
     "chosen_images",
+    "held_out",
     "interleave",
     "look",
     "machine",
     "one_bit",
+    "parser",
     "preset",
     "restoration",
+    "spread",
     "streams",
 ]
 
 SHAPE = (3, 64, 64)
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Of a benchmark's options; ``--help`` shows its docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def machine() -> str:
@@ -71,12 +80,21 @@ def add_image_options(parser: argparse.ArgumentParser, images: int) -> None:
     )
 
 
-def chosen_images(options: argparse.Namespace) -> Tensor:
-    """``(n, 3, 64, 64)``: ``--images`` of ``--data``, evenly spread over it."""
+def held_out(options: argparse.Namespace) -> Tensor:
+    """All images of ``--data`` ``(n, 3, 64, 64)``."""
     if options.images < 1:
         raise SystemExit("--images is at least 1.")
-    x = cats() if options.data is None else from_uint8(load_images(options.data, SHAPE[1]))
-    return x[:: max(1, len(x) // options.images)][: options.images]
+    return cats() if options.data is None else from_uint8(load_images(options.data, SHAPE[1]))
+
+
+def spread(x: Tensor, count: int) -> Tensor:
+    """``count`` images, evenly spread over a batch."""
+    return x[:: max(1, len(x) // count)][:count]
+
+
+def chosen_images(options: argparse.Namespace) -> Tensor:
+    """``(n, 3, 64, 64)``: ``--images`` of ``--data``, evenly spread over it."""
+    return spread(held_out(options), options.images)
 
 
 def look(x: Tensor, truth: Tensor) -> str:
@@ -109,7 +127,7 @@ TASKS = {
     "motion-deblur": "motion blur 15×15",
     "denoise": "denoising",
 }
-"""Tasks of ``diffsplit measure``, which scales the DCDP paper's to 64×64, and what they are there.
+"""Tasks of `diffsplit.tasks`, which scales the DCDP paper's to 64×64, and what they are there.
 
 The paper's Gaussian blur, so scaled, is mild enough to be inverted without noise; wider ones are
 not. The widest has the paper's kernel."""
@@ -118,11 +136,10 @@ WIDER = {"gaussian-deblur-wide": (15, 1.5), "gaussian-deblur-widest": (61, 3.0)}
 
 def restoration(task: str, noise: float) -> ds.Problem:
     """One of `TASKS` with Gaussian noise of that level; pixels and camera shake of seed 0."""
-    if task in WIDER:
-        operator: ds.operators.LinearOperator = ds.operators.Blur.gaussian(SHAPE, *WIDER[task])
-    else:
-        operator = restoration_operator(Restoration(task), SHAPE, fraction=0.5, seed=0)
-    return ds.Problem(operator, ds.channels.GaussianNoise(sigma=noise))
+    if task not in WIDER:
+        return ds.tasks.problem(task, SHAPE, sigma=noise)
+    blur = ds.operators.Blur.gaussian(SHAPE, *WIDER[task])
+    return ds.Problem(blur, ds.channels.GaussianNoise(sigma=noise))
 
 
 def preset(task: str) -> str:
@@ -130,11 +147,6 @@ def preset(task: str) -> str:
     return "gaussian-deblur" if task in WIDER else task
 
 
-def one_bit(rows: int, kind: str, sigma: float = 0.5) -> ds.Problem:
-    """1-bit compressed sensing of a 64×64 picture."""
-    operator = (
-        ds.operators.GaussianMatrix(SHAPE, rows=rows, seed=0)
-        if kind == "gaussian"
-        else ds.operators.RandomizedTransform(SHAPE, rows=rows, seed=0)
-    )
-    return ds.Problem(operator, ds.channels.OneBit(sigma=sigma))
+def one_bit(rows: int, operator: str) -> ds.Problem:
+    """1-bit compressed sensing of a 64×64 picture, σ = 0.5."""
+    return ds.tasks.problem("onebit-cs", SHAPE, rows=rows, operator=operator)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from common import cats, interleave, machine, one_bit
+from common import cats, interleave, machine, one_bit, parser
 
 from diffsplit.data_steps import adam_step, exact_step
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     print(machine())
     x = cats()
     for kind in ("gaussian", "hadamard"):

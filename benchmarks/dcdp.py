@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import SHAPE, TASKS, cats, interleave, machine, preset, restoration, streams
+from common import SHAPE, TASKS, cats, interleave, machine, parser, preset, restoration, streams
 
 import diffsplit as ds
 from diffsplit.priors.base import per_image
@@ -21,8 +21,10 @@ TASKS_MEASURED = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     print(machine())
     prior, x = ds.load_prior("cats-64"), cats()
+    assert isinstance(prior, ds.Denoiser)
 
     @torch.no_grad()
     def bare(levels: list[float]) -> None:
@@ -33,7 +35,9 @@ def main() -> None:
         for task in TASKS_MEASURED:
             problem = restoration(task, noise)
             y = problem.measure(x, generator=streams(len(x), "measure"))
-            solver = DCDP.preset(preset(task), SHAPE[1], noise=noise, purifier="tweedie")
+            solver = DCDP.preset(
+                preset(task), SHAPE[1], noise=noise, ending="adapted", purifier="tweedie"
+            )
             result = solver(problem, y, prior)
             runs: dict[str, Callable[[], object]] = {
                 "whole": partial(solver, problem, y, prior),

@@ -16,7 +16,6 @@ blur can be inverted, and there the data steps alone come closest.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from common import (
     add_image_options,
     chosen_images,
     machine,
+    parser,
     preset,
     restoration,
     streams,
@@ -162,19 +162,17 @@ def _show(axes: Axes, image: Tensor, title: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_image_options(parser, images=8)
-    parser.add_argument(
+    options_of = parser(__doc__)
+    add_image_options(options_of, images=8)
+    options_of.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "figures", help="folder of the pictures"
     )
     tasks = [task for task in TASKS if task != "denoise"]  # noiseless, there is nothing to do
     default = ["super-resolution", "inpaint-box", "gaussian-deblur-widest", "motion-deblur"]
-    parser.add_argument("--tasks", nargs="+", choices=tasks, default=default)
-    parser.add_argument("--purifier", choices=("ddim", "tweedie"), default="tweedie")
-    parser.add_argument("--rounds", type=int, help="instead of the paper's 10 or 20")
-    options = parser.parse_args()
+    options_of.add_argument("--tasks", nargs="+", choices=tasks, default=default)
+    options_of.add_argument("--purifier", choices=("ddim", "tweedie"), default="tweedie")
+    options_of.add_argument("--rounds", type=int, help="instead of the paper's 10 or 20")
+    options = options_of.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     overrides = {"purifier": options.purifier}
     if options.rounds is not None:
@@ -184,7 +182,7 @@ def main() -> None:
     solvers = {task: DCDP.preset(preset(task), SHAPE[1], **overrides) for task in options.tasks}
     found = {task: curves(task, x, prior, solver) for task, solver in solvers.items()}
     draw_curves(found, solvers, options.out / "schedules.png")
-    noisy = DCDP.preset("super-resolution", SHAPE[1], noise=NOISE, **overrides)
+    noisy = DCDP.preset("super-resolution", SHAPE[1], noise=NOISE, ending="adapted", **overrides)
     draw_iterates(x[:1], prior, noisy, options.out / "iterates.png")
     print(f"\npictures: {options.out / 'schedules.png'}, {options.out / 'iterates.png'}")
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from common import cats, interleave, machine, one_bit
+from common import cats, interleave, machine, one_bit, parser
 
 import diffsplit as ds
 from diffsplit.metrics import psnr
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     print(machine())
     prior, x = ds.load_prior("cats-64"), cats()
+    assert isinstance(prior, ds.Denoiser)
     solvers = {
         "DiffEP": ds.solvers.DiffEP(),
         "Diff-OneBit, Adam": ds.solvers.DiffOneBit(),

@@ -7,24 +7,27 @@ draws a 12,288 × 196,608 matrix in half precision, which takes minutes.
 from __future__ import annotations
 
 import resource
-import sys
 import time
 
 import torch
-from common import machine
+from common import machine, parser
 
 import diffsplit as ds
 from diffsplit.data_steps import exact_step
 
 
 def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("kind", nargs="?", choices=("hadamard", "gaussian"), default="hadamard")
+    kind = options.parse_args().kind
     print(machine())
     shape, rows = (3, 256, 256), 12_288
-    kind = sys.argv[1] if len(sys.argv) > 1 else "hadamard"
     start = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if kind == "gaussian":
-        operator = ds.operators.GaussianMatrix(shape, rows=rows, seed=0, dtype=torch.float16)
+        operator: ds.operators.LinearOperator = ds.operators.GaussianMatrix(
+            shape, rows=rows, seed=0, dtype=torch.float16
+        )
     else:
         operator = ds.operators.RandomizedTransform(shape, rows=rows, seed=0)
     built = time.perf_counter() - start

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import interleave, machine
+from common import interleave, machine, parser
 from torch import Tensor
 
 import diffsplit as ds
@@ -67,6 +67,7 @@ def measured(operator: LinearOperator, generator: torch.Generator) -> tuple[floa
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     print(machine())
     generator = torch.Generator().manual_seed(0)
     for name, make in OPERATORS.items():

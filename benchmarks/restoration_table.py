@@ -14,10 +14,8 @@ passes of backpropagation, minutes for a few images on a CPU. A prior that is no
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from common import (
@@ -27,6 +25,7 @@ from common import (
     chosen_images,
     look,
     machine,
+    parser,
     preset,
     restoration,
     streams,
@@ -34,10 +33,11 @@ from common import (
 from torch import Tensor
 
 import diffsplit as ds
-from diffsplit.solvers.linear.baselines import baseline
-from diffsplit.plots.figures import measurement_pictures, side_by_side
 from diffsplit.metrics import psnr, ssim
-from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver
+from diffsplit.plots import measurement_pictures, side_by_side
+from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver, linear_baseline
+
+Ending = Literal["paper", "adapted"]
 
 BATCH = 16
 """Images that are recovered at once."""
@@ -51,47 +51,43 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def load_priors(options: argparse.Namespace) -> dict[str, ds.Prior]:
-    """Those that can be loaded of the denoiser, the consistency model and the latent model."""
-    names = {
-        "denoiser": options.prior,
-        "consistency": options.consistency_prior,
-        "latent": options.latent_prior,
-    }
-    priors = {}
-    for kind, name in names.items():
+def load_priors(names: list[str]) -> list[ds.Prior]:
+    """Those that can be loaded, at most one of each kind."""
+    priors = []
+    for name in names:
         try:
-            priors[kind] = ds.load_prior(name)
+            priors.append(ds.load_prior(name))
         except ds.InputError as error:
             print(f"Without {name}: {error}\n")
     return priors
 
 
-def solvers(task: str, noise: float) -> dict[str, tuple[str, Solver]]:
-    """Name of each method, with the kind of prior it needs."""
+def solvers(task: str, noise: float, ending: Ending) -> dict[str, Solver]:
+    """Each method by name."""
 
     def settings(solver: type[DCDP] | type[LatentDCDP], purifier: str, **changes: str) -> Solver:
         return solver.preset(
             preset(task),
             SHAPE[1],
             noise=noise,
+            ending=ending,
             purifier=purifier,
             return_="purified" if noise > 0 else "consistent",
             **changes,
         )
 
     return {
-        "DCDP, V1": ("denoiser", settings(DCDP, "ddim")),
-        "DCDP, V2": ("denoiser", settings(DCDP, "tweedie")),
-        "DCDP, CM": ("consistency", settings(DCDP, "consistency")),
-        "latent DCDP, V1": ("latent", settings(LatentDCDP, "ddim", consistency="pixel")),
-        "latent DCDP, V2": ("latent", settings(LatentDCDP, "tweedie", consistency="pixel")),
-        "DiffEP": ("denoiser", DiffEP()),
-        "DiffEP, one sample": ("denoiser", DiffEP(output="sample")),
+        "DCDP, V1": settings(DCDP, "ddim"),
+        "DCDP, V2": settings(DCDP, "tweedie"),
+        "DCDP, CM": settings(DCDP, "consistency"),
+        "latent DCDP, V1": settings(LatentDCDP, "ddim", consistency="pixel"),
+        "latent DCDP, V2": settings(LatentDCDP, "tweedie", consistency="pixel"),
+        "DiffEP": DiffEP(),
+        "DiffEP, one sample": DiffEP(output="sample"),
     }
 
 
-def recover(solver: Solver, problem: ds.Problem, y: Tensor, prior: ds.Prior) -> Answer:
+def recover(solver: Solver, problem: ds.Problem, y: Tensor, prior: ds.Prior | None) -> Answer:
     """All images, `BATCH` at once."""
     sources = streams(len(y), "recover")
     results = [
@@ -100,13 +96,6 @@ def recover(solver: Solver, problem: ds.Problem, y: Tensor, prior: ds.Prior) -> 
     ]
     image = torch.cat([result.image for result in results])
     return Answer(image, results[0].nfe, sum(result.seconds for result in results))
-
-
-def estimate(problem: ds.Problem, y: Tensor) -> tuple[str, Answer]:
-    """The linear baseline and its name."""
-    start = time.perf_counter()
-    name, image = baseline(problem, y)
-    return name, Answer(image, 0, time.perf_counter() - start)
 
 
 def sharpness(x: Tensor, truth: Tensor) -> Tensor:
@@ -132,20 +121,24 @@ def print_row(task: str, noise: float, name: str, answer: Answer, truth: Tensor)
 
 
 def run(
-    task: str, noise: float, x: Tensor, priors: dict[str, ds.Prior], wanted: Callable[[str], bool]
+    task: str, noise: float, x: Tensor, priors: list[ds.Prior], options: argparse.Namespace
 ) -> list[tuple[str, Tensor]]:
     """The rows of one task; what was measured and all answers, for the picture."""
     problem = restoration(task, noise)
     y = problem.measure(x, generator=streams(len(x), "measure"))
     pictures = [("truth", x), measurement_pictures(problem, y)]
-    name, answer = estimate(problem, y)
-    print_row(task, noise, name, answer, x)
-    pictures.append((name, answer.image))
-    for name, (kind, solver) in solvers(task, noise).items():
-        if kind not in priors or not wanted(name):
+    linear = linear_baseline(problem)
+    methods: dict[str, Solver] = {type(linear).__name__: linear}
+    for name, solver in solvers(task, noise, options.ending).items():
+        if options.methods is None or name.startswith(tuple(options.methods)):
+            methods[name] = solver
+    for name, solver in methods.items():
+        needed = solver.requires
+        prior = next((p for p in priors if needed is not None and isinstance(p, needed)), None)
+        if needed is not None and prior is None:
             continue
         try:
-            answer = recover(solver, problem, y, priors[kind])
+            answer = recover(solver, problem, y, prior)
         except ds.DivergenceError:
             print(f"| {TASKS[task]} | {noise:g} | {name} | diverged | | | | | |", flush=True)
             continue
@@ -172,26 +165,26 @@ def stacked(rows: list[Tensor]) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_image_options(parser, images=16)
-    parser.add_argument("--figure", type=Path, help="also write a picture, one cat for each task")
+    options_of = parser(__doc__)
+    add_image_options(options_of, images=16)
+    options_of.add_argument("--figure", type=Path, help="also write a picture, a cat for each task")
     default = [task for task in TASKS if task != "gaussian-deblur-widest"]
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=default)
-    parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.05], help="σ_y")
-    parser.add_argument(
+    options_of.add_argument("--tasks", nargs="+", choices=TASKS, default=default)
+    options_of.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.05], help="σ_y")
+    options_of.add_argument(
         "--methods", nargs="+", help="only those whose name starts with one of these words"
     )
-    parser.add_argument("--prior", default="cats-64")
-    parser.add_argument("--consistency-prior", default="cats-64-consistency")
-    parser.add_argument("--latent-prior", default="cats-64-latent")
-    options = parser.parse_args()
+    options_of.add_argument(
+        "--ending",
+        choices=get_args(Ending),
+        default="adapted",
+        help="where DCDP's purification of noisy measurements ends, see DCDP.preset",
+    )
+    kinds = (ds.Denoiser, ds.ConsistencyModel, ds.LatentModel)
+    options_of.add_argument("--priors", nargs="+", default=[kind.example for kind in kinds])
+    options = options_of.parse_args()
 
-    def wanted(name: str) -> bool:
-        return options.methods is None or name.startswith(tuple(options.methods))
-
-    x, priors = chosen_images(options), load_priors(options)
+    x, priors = chosen_images(options), load_priors(options.priors)
     print(f"{machine()}; {len(x)} images; mean ± standard deviation over images\n")
     print("| task | σ_y | method | PSNR (dB) | SSIM | LPIPS | sharpness | evaluations | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -200,7 +193,7 @@ def main() -> None:
         for noise in options.noise:
             if task == "denoise" and noise == 0:
                 continue
-            pictures = run(task, noise, x, priors, wanted)
+            pictures = run(task, noise, x, priors, options)
             rows.append(panels(task, noise, pictures, len(rows) % len(x)))
     if options.figure is not None:
         ds.save_image(stacked(rows), options.figure)

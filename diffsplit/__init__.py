@@ -11,7 +11,17 @@
 Images are float tensors ``(B, C, H, W)`` on [-1, 1]; a noise level is in the units of A x.
 """
 
-from diffsplit import channels, data_steps, metrics, operators, plots, priors, schedules, solvers
+from diffsplit import (
+    channels,
+    data_steps,
+    metrics,
+    operators,
+    plots,
+    priors,
+    schedules,
+    solvers,
+    tasks,
+)
 from diffsplit.errors import DivergenceError, InputError, MissingDependencyError
 from diffsplit.io import images
 from diffsplit.io.images import load_image, save_image
@@ -44,4 +54,5 @@ __all__ = [
     "save_image",
     "schedules",
     "solvers",
+    "tasks",
 ]

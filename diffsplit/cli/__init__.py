@@ -12,6 +12,7 @@ from difflib import get_close_matches
 
 import typer
 
+from diffsplit.cli.common import say
 from diffsplit.cli.main import app
 from diffsplit.errors import DivergenceError, InputError
 
@@ -74,6 +75,5 @@ def _say(message: str, code: int, trace: bool = False) -> int:
     """One line on stderr, after the traceback if that is wanted."""
     if trace:
         traceback.print_exc()
-    line = " ".join(message.split())
-    print("".join(c if c.isprintable() else "�" for c in line), file=sys.stderr)
+    say(message)
     return code

@@ -4,57 +4,59 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
+import torch
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
-
-    from diffsplit.operators.base import LinearOperator
-    from diffsplit.solvers.recovery import Callback, Step
+from diffsplit.io.images import IMAGE_SUFFIXES
+from diffsplit.noise import seeded
+from diffsplit.solvers.recovery import Callback, Step
 
 __all__ = [
+    "PICTURES",
     "Device",
-    "OperatorKind",
-    "build_operator",
+    "Seed",
     "check_outputs",
     "device_named",
     "examples",
     "generator",
     "key_value_table",
+    "one_of",
     "printable",
     "progress",
     "prose",
+    "say",
 ]
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = tuple(sorted(IMAGE_SUFFIXES))
+
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="Where to compute: auto, cpu, cuda or cuda:1.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")]
 
 
-class OperatorKind(str, Enum):
-    """Operators that the command line can build."""
+def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
+    """What an option calls to refuse a value that is not among the names at that time."""
 
-    gaussian = "gaussian"
-    hadamard = "hadamard"
-    dct = "dct"
-    mask = "mask"
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
+            known = ", ".join(map(repr, names))
+            raise typer.BadParameter(f"{value!r} is not one of {known}.")
+        return value
 
-
-class Device(str, Enum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+    return check
 
 
 def prose(command: Callable[..., object]) -> str:
@@ -105,19 +107,15 @@ def check_outputs(
             raise InputError(f"{path}: exists; add --force to replace it or choose another name.")
 
 
-def device_named(device: Device) -> str:
-    """The torch name of a device.
+def device_named(name: str) -> torch.device:
+    """The device of that name, or with "auto" a GPU if there is one.
 
     Raises:
-        InputError: a GPU is asked for and there is none.
+        InputError: there is no such device.
     """
-    import torch
-
-    if device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise InputError("no CUDA device is available; use --device cpu or auto.")
-    return str(device.value)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return checked_device(name)
 
 
 def generator(seed: int, use: str) -> torch.Generator:
@@ -127,23 +125,7 @@ def generator(seed: int, use: str) -> torch.Generator:
         seed: from the command line.
         use: what for: two uses of one seed, and the operator's, get unrelated numbers.
     """
-    from diffsplit.noise import seeded
-
     return seeded(seed, f"diffsplit {use}")
-
-
-def build_operator(
-    kind: OperatorKind, shape: tuple[int, int, int], rows: int, fraction: float, seed: int
-) -> LinearOperator:
-    """An operator on images of ``shape``; a mask uses ``fraction``, the others ``rows``."""
-    from diffsplit.operators import GaussianMatrix, PixelMask, RandomizedTransform
-
-    if kind is OperatorKind.mask:
-        return PixelMask(shape, fraction=fraction, seed=seed)
-    if kind is OperatorKind.gaussian:
-        return GaussianMatrix(shape, rows=rows, seed=seed)
-    transform = "dct" if kind is OperatorKind.dct else "hadamard"
-    return RandomizedTransform(shape, rows=rows, seed=seed, transform=transform)
 
 
 def key_value_table(title: str, values: dict[str, Any]) -> Table:
@@ -161,6 +143,12 @@ def key_value_table(title: str, values: dict[str, Any]) -> Table:
 def printable(text: str) -> str:
     """Text from a file, without control characters and markup that a terminal would obey."""
     return escape("".join(c if c.isprintable() else "�" for c in text))
+
+
+def say(message: str) -> None:
+    """One line on stderr, without characters that a terminal would obey."""
+    line = " ".join(message.split())
+    print("".join(c if c.isprintable() else "�" for c in line), file=sys.stderr)
 
 
 def _text(value: Any) -> str:

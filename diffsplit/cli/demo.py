@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from diffsplit.cli.common import (
     PICTURES,
     Device,
-    OperatorKind,
+    Seed,
     check_outputs,
     device_named,
     generator,
+    one_of,
 )
-from diffsplit.cli.demo_restoration import default_sigma, restore
 from diffsplit.cli.gallery import Gallery
-from diffsplit.cli.methods import Method, SolverName
+from diffsplit.cli.measure import TaskName
 from diffsplit.cli.report import report
-from diffsplit.cli.tasks import Task, problem_for
-from diffsplit.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffsplit.problem import Problem
+from diffsplit.io.images import example_cats, save_image
+from diffsplit.plots import comparison
+from diffsplit.priors import load_prior
+from diffsplit.problem import Problem
+from diffsplit.solvers import DiffEP, DiffOneBit
+from diffsplit.tasks import OPERATORS, TASKS, problem
 
 __all__ = ["demo"]
 
-DEFAULT_TASK = Task.onebit_cs
+DEFAULT_TASK = "onebit-cs"
 ROWS = 768
-LEAST_SIGMA = 1e-3
-QUANTIZED_SIGMA = 0.5
-"""Of --sigma, for few bits; without noise the Adam steps of DiffOneBit have no gradient."""
+SIGMA = {"quantized": 0.5, "gaussian-deblur": 0.05, "motion-deblur": 0.05}
+"""Where the task itself has none: DiffOneBit descends on noise, and a linear filter undoes a
+noiseless blur."""
 
 
 def demo(
-    task: Annotated[
-        Task, typer.Option(help="What is done to the cats, as in diffsplit measure.")
-    ] = DEFAULT_TASK,
+    task: TaskName = DEFAULT_TASK,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -71,17 +70,19 @@ def demo(
         int, typer.Option(min=2, max=100, help="Posterior samples of each image.")
     ] = 8,
     operator: Annotated[
-        OperatorKind | None,
+        str | None,
         typer.Option(
-            help="For few bits: the linear operator (default gaussian); a mask keeps pixels, as "
-            "many as --rows allow."
+            metavar="NAME",
+            callback=one_of(OPERATORS),
+            help=f"For random sums: {', '.join(OPERATORS)}; a mask keeps pixels, as many as --rows "
+            "allow.",
         ),
     ] = None,
     prior: Annotated[
         str, typer.Option(help="The diffusion model: a bundled name, a folder or a hub id.")
     ] = "cats-64",
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing figure.")] = False,
 ) -> None:
     """Measure eight cats that the prior has never seen, one bit at a time, and recover them.
@@ -93,43 +94,33 @@ def demo(
     With the --task of a restoration it shows the measurement, a linear baseline, the versions of
     DCDP that a bundled prior exists for, and DiffEP.
     """
-    suffix = "" if task is DEFAULT_TASK else f"-{task.value}"
+    suffix = "" if task == DEFAULT_TASK else f"-{task}"
     target = output or Path(f"diffsplit-demo{suffix}.png")
     check_outputs([(target, PICTURES)], [], force or output is None)
-
-    from diffsplit.plots.figures import comparison
-    from diffsplit.io.images import save_image
-    from diffsplit.priors import load_prior
-
     place = device_named(device)
     model = load_prior(prior, device=place)
-    Method(SolverName.diffep).check_prior(model, prior)
-    shape = (model.shape[0], model.shape[1], model.shape[2])
-    truth = _cats(images, shape)
-    problem = _problem(truth, task, rows, sigma, operator, seed)
-    y = problem.measure(truth, generator=generator(seed, "measure")).to(place)
-    problem.operator.to(place)
-    gallery = Gallery(truth, problem, y, model, seed)
-    missing = []
-    if task.restoration is None:
-        _recover_bits(gallery, samples)
+    DiffEP().check_prior(model, model.shape)
+    truth = _cats(images, model.shape)
+    measured = _problem(truth, task, rows, sigma, operator, seed)
+    y = measured.measure(truth, generator=generator(seed, "measure")).to(place)
+    measured.operator.to(place)
+    gallery, missing = Gallery(truth, measured, y, model, seed), []
+    if measured.channel.outcomes is None:
+        missing = gallery.restore(task)
     else:
-        missing = restore(gallery, task.restoration, samples)
-    save_image(comparison(gallery.pictures, max(1, round(128 / shape[1]))), target)
+        gallery.recover(DiffOneBit.for_problem(measured, task), "DiffOneBit")
+    gallery.sample(samples)
+    side = model.shape[-1]
+    save_image(comparison(gallery.pictures, max(1, round(128 / side))), target)
     cats = "1 cat" if images == 1 else f"{images} cats"
-    title = f"{cats} of {shape[1]}×{shape[2]} pixels, {_facts(problem, task)}"
-    report(gallery.rows, title=title)
+    report(gallery.rows, title=f"{cats} of {side}×{side} pixels, {_facts(measured, task)}")
     if missing:
         print(f"left out, since no bundled prior fits: {', '.join(missing)}")
     print(f"figure: {target}")
 
 
-def _cats(count: int, shape: tuple[int, int, int]) -> Tensor:
+def _cats(count: int, shape: tuple[int, ...]) -> Tensor:
     """Bundled cats at the size of a prior."""
-    from torch.nn.functional import interpolate
-
-    from diffsplit.io.images import example_cats
-
     cats = example_cats()[:count]
     if cats.shape[1:] == shape:
         return cats
@@ -138,50 +129,38 @@ def _cats(count: int, shape: tuple[int, int, int]) -> Tensor:
 
 def _problem(
     truth: Tensor,
-    task: Task,
+    task: str,
     rows: int | None,
     sigma: float | None,
-    kind: OperatorKind | None,
+    operator: str | None,
     seed: int,
 ) -> Problem:
-    """`problem_for` with the demo's own defaults: fixed --rows, also for a mask, and more noise."""
-    if task.restoration is not None:
-        sigma = default_sigma(task.restoration) if sigma is None else sigma
-        return problem_for(truth, task, seed, rows=rows, sigma=sigma, kind=kind)
-    if sigma is not None and sigma < LEAST_SIGMA:
-        raise InputError(
-            f"with few bits DiffOneBit needs noise to descend on; give --sigma {LEAST_SIGMA:g} or "
-            "more."
-        )
-    if sigma is None and task is Task.quantized:
-        sigma = QUANTIZED_SIGMA
-    inpainting = task is Task.onebit_inpainting
-    if rows is None and not inpainting:
-        rows = ROWS
+    """The task with the demo's own defaults: fixed --rows, also for masks, and more noise."""
     fraction = None
-    if rows is not None and (inpainting or kind is OperatorKind.mask):
+    if "rows" in TASKS[task].parameters and rows is None:
+        rows = ROWS
+    if rows is not None and (operator == "mask" or task == "onebit-inpainting"):
         fraction, rows = min(1.0, rows / math.prod(truth.shape[1:])), None
-    return problem_for(truth, task, seed, rows=rows, sigma=sigma, kind=kind, fraction=fraction)
+    return problem(
+        task,
+        truth.shape[1:],
+        rows=rows,
+        sigma=SIGMA.get(task) if sigma is None else sigma,
+        operator=operator,
+        fraction=fraction,
+        seed=seed,
+        images=truth,
+    )
 
 
-def _recover_bits(gallery: Gallery, samples: int) -> None:
-    from diffsplit.plots.figures import measurement_pictures
-
-    problem = gallery.problem
-    gallery.show("truth", gallery.truth)
-    gallery.show(*measurement_pictures(problem, gallery.y))
-    gallery.recover(Method(SolverName.diff_onebit).solver(problem, None), "DiffOneBit")
-    gallery.recover_samples(samples)
-
-
-def _facts(problem: Problem, task: Task) -> str:
+def _facts(measured: Problem, task: str) -> str:
     """What the title says of the measurements."""
-    sigma = getattr(problem.channel, "sigma", None)
+    sigma = getattr(measured.channel, "sigma", None)
     noise = [] if sigma is None else [f"σ = {sigma:g}"]
-    outcomes = problem.channel.outcomes
+    outcomes = measured.channel.outcomes
     if outcomes is None:
-        return ", ".join([task.value, *noise])
+        return ", ".join([task, *noise])
     bits = math.ceil(math.log2(outcomes))
-    count = f"{problem.operator.size_out:,} "
+    count = f"{measured.operator.size_out:,} "
     count += "bits each" if bits == 1 else f"measurements of {bits} bits each"
-    return ", ".join([count, *(noise or [task.value])])
+    return ", ".join([count, *(noise or [task])])

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from diffsplit.cli.common import key_value_table
-from diffsplit.errors import InputError
+from diffsplit.io.measurements import read_facts
+from diffsplit.priors import load_prior
 
 __all__ = ["info"]
 
@@ -24,14 +25,12 @@ def info(
     ],
 ) -> None:
     """Describe a measurement file or a prior."""
-    Console().print(
-        key_value_table(name, _file(Path(name)) if Path(name).is_file() else _prior(name))
-    )
+    path = Path(name)
+    facts = _file(path) if path.is_file() else load_prior(name).describe()
+    Console().print(key_value_table(name, facts))
 
 
 def _file(path: Path) -> dict[str, object]:
-    from diffsplit.io.measurements import read_facts
-
     facts = read_facts(path)
     batch, *measurements = facts["shape"]
     return {
@@ -46,16 +45,3 @@ def _file(path: Path) -> dict[str, object]:
         "bytes of measurements": facts["payload_bytes"],
         "bytes of the file": facts["file_bytes"],
     }
-
-
-def _prior(name: str) -> dict[str, object]:
-    from diffsplit.priors import bundled_priors, load_prior
-    from diffsplit.priors.load import HUB_ID
-
-    if not (Path(name).exists() or name in bundled_priors() or HUB_ID.fullmatch(name)):
-        raise InputError(
-            f"{name}: no such measurement file or prior; give a file from diffsplit measure, one "
-            f"of the bundled priors ({', '.join(bundled_priors())}), the folder of another, or a "
-            "hub id of the form organization/model."
-        )
-    return load_prior(name).describe()

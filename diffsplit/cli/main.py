@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,9 +14,10 @@ from diffsplit.cli.distill import distill
 from diffsplit.cli.info import info
 from diffsplit.cli.measure import measure
 from diffsplit.cli.recover import recover
+from diffsplit.cli.solvers import solvers
 from diffsplit.cli.train import train
 
-__all__ = ["app"]
+__all__ = ["COMMANDS", "app"]
 
 app = typer.Typer(
     name="diffsplit",
@@ -63,27 +65,20 @@ app.callback(
         "diffsplit recover cat.safetensors -o recovered.png",
     ),
 )(root)
-app.command(
-    help=prose(demo),
-    epilog=examples(
+COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
+    demo: (
         "diffsplit demo",
         "diffsplit demo --rows 4096 --operator hadamard -o cats.png",
         "diffsplit demo --task super-resolution",
     ),
-)(demo)
-app.command(
-    help=prose(measure),
-    epilog=examples(
+    measure: (
         "diffsplit measure cat.jpg -o cat.safetensors",
         "diffsplit measure cat.jpg -o cat.safetensors --rows 4096 --operator hadamard",
         "diffsplit measure cat.jpg -o cat.safetensors --task onebit-inpainting --fraction 0.3",
         "diffsplit measure cat.jpg -o cat.safetensors --task quantized --bits 2 --ratio 1/8",
         "diffsplit measure cat.jpg -o cat.safetensors --task motion-deblur --sigma 0.05",
     ),
-)(measure)
-app.command(
-    help=prose(recover),
-    epilog=examples(
+    recover: (
         "diffsplit recover cat.safetensors -o recovered.png",
         "diffsplit recover cat.safetensors -o recovered.png --truth cat.jpg --figure compare.png",
         "diffsplit recover cat.safetensors -o recovered.png --samples 8 --figure samples.png",
@@ -91,23 +86,20 @@ app.command(
         "diffsplit recover cat.safetensors -o recovered.png --solver dcdp --purifier ddim",
         "diffsplit recover cat.safetensors -o recovered.png --solver dcdp-latent",
     ),
-)(recover)
-app.command(
-    help=prose(info), epilog=examples("diffsplit info cat.safetensors", "diffsplit info cats-64")
-)(info)
-app.command(
-    help=prose(train),
-    epilog=examples(
+    solvers: ("diffsplit solvers",),
+    info: ("diffsplit info cat.safetensors", "diffsplit info cats-64"),
+    train: (
         "diffsplit train cats.zip --out my-cats --size 64 --images 400000",
         "diffsplit train cats.zip --out my-cats --images 800000 --resume",
         "diffsplit train dogs.zip --out my-dogs --init cats-64 --images 100000",
         "diffsplit train cats.zip --out my-latent-cats --latent",
     ),
-)(train)
-app.command(
-    help=prose(distill),
-    epilog=examples(
+    distill: (
         "diffsplit distill cats-64 --out my-fast-cats --data cats.zip",
         "diffsplit distill my-cats --out my-fast-cats --images 200000",
     ),
-)(distill)
+}
+"""Each command with its examples."""
+
+for command, lines in COMMANDS.items():
+    app.command(help=prose(command), epilog=examples(*lines))(command)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diffsplit.cli.common import OperatorKind, check_outputs, generator
-from diffsplit.cli.tasks import Task, problem_for
+from diffsplit.cli.common import check_outputs, generator, one_of
+from diffsplit.io.images import load_image
+from diffsplit.io.measurements import read_facts, save
+from diffsplit.tasks import OPERATORS, TASKS, problem
 
-__all__ = ["measure"]
+__all__ = ["TaskName", "measure"]
+
+TaskName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        callback=one_of(TASKS),
+        help="What is kept of the image: "
+        + "; ".join(f"{name}, {task.measured}" for name, task in TASKS.items())
+        + ".",
+    ),
+]
 
 
 def measure(
     image: Annotated[Path, typer.Argument(help="A PNG, JPEG, WebP, BMP or TIFF file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The measurement file to write.")],
-    task: Annotated[
-        Task,
-        typer.Option(
-            help="onebit-cs keeps the sign of noisy random sums of pixels; logistic the same, "
-            "random as in logistic regression; onebit-inpainting the sign of some noisy pixels; "
-            "quantized a few bits of each sum. The others keep real numbers: all but a box, some "
-            "pixels, an image of a quarter of the side, a blurred one, or a noisy one."
-        ),
-    ] = Task.onebit_cs,
+    task: TaskName = "onebit-cs",
     rows: Annotated[
         int | None, typer.Option(min=1, help="Number of measurements, M.", show_default=False)
     ] = None,
@@ -48,10 +55,13 @@ def measure(
         typer.Option(min=1, max=16, help="For the task quantized: bits each (default 4)."),
     ] = None,
     operator: Annotated[
-        OperatorKind | None,
+        str | None,
         typer.Option(
-            help="gaussian: a random matrix, as in the papers; hadamard or dct: a randomized fast "
-            "transform, for large images; mask: pixels. Default: gaussian, mask for inpainting."
+            metavar="NAME",
+            callback=one_of(OPERATORS),
+            help="For random sums: gaussian, a random matrix, as in the papers (default up to "
+            "64×64); hadamard (default above) or dct, a randomized fast transform; or mask, "
+            "pixels instead.",
         ),
     ] = None,
     fraction: Annotated[
@@ -59,7 +69,7 @@ def measure(
         typer.Option(
             min=0,
             max=1,
-            help="For a mask and inpaint-random: share of the pixels kept (default 0.5).",
+            help="For masks and random inpainting: share of the pixels kept (default 0.5).",
         ),
     ] = None,
     size: Annotated[
@@ -71,6 +81,9 @@ def measure(
             "are for 64.",
         ),
     ] = 64,
+    gray: Annotated[
+        bool, typer.Option("--gray", help="Measure the brightness alone, for a prior of one color.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Of the operator and the noise.")
     ] = 0,
@@ -78,27 +91,25 @@ def measure(
 ) -> None:
     """Measure an image: keep a few bits of it, in a small file.
 
-    Grayscale and transparent images become RGB. The file holds the packed bits and the seed of the
-    operator, and nothing else of the image.
+    Without --gray every image is measured as RGB. The file holds the packed bits and the seed of
+    the operator, and nothing else of the image.
     """
     check_outputs([(output, ())], [image], force)
-    from diffsplit.io.images import load_image
-    from diffsplit.io.measurements import read_facts, save
-
-    x = load_image(image, size)
-    problem = problem_for(
-        x,
+    x = load_image(image, size, channels=1 if gray else 3)
+    measured = problem(
         task,
-        seed,
+        x.shape[1:],
         rows=rows,
-        ratio=ratio,
+        ratio=None if ratio is None else _number(ratio),
         sigma=sigma,
         bits=bits,
-        kind=operator,
+        operator=operator,
         fraction=fraction,
+        seed=seed,
+        images=x,
     )
-    y = problem.measure(x, generator=generator(seed, "measure"))
-    save(output, problem, y, {"task": task.value})
+    y = measured.measure(x, generator=generator(seed, "measure"))
+    save(output, measured, y, {"task": task})
 
     facts = read_facts(output)
     count = y[0].numel()
@@ -107,3 +118,11 @@ def measure(
         f"{count * facts['bits'] / size**2:.3g} bits per pixel of the {size}×{size} image\n"
         f"{facts['payload_bytes']:,} bytes of measurements in a file of {facts['file_bytes']:,}"
     )
+
+
+def _number(text: str) -> float:
+    """A number such as 0.25 or 1/16; NaN, which the task refuses, if it is none."""
+    try:
+        return float(Fraction(text.strip()))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return math.nan

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from diffsplit.cli.common import printable
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffsplit.problem import Problem
+from diffsplit.metrics import SSIM_WINDOW, psnr, ssim
+from diffsplit.problem import Problem
 
 __all__ = ["Row", "report"]
 
@@ -40,17 +38,13 @@ class Row(NamedTuple):
         seconds: float,
     ) -> Row:
         """Measure ``image``, clipped to [-1, 1] as a picture file would."""
-        from diffsplit.metrics import SSIM_WINDOW, psnr, ssim
-
         shown = image.clamp(-1, 1)
-        distortion: float | None = None
-        similarity: float | None = None
+        distortion = similarity = signs = None
         if truth is not None:
             truth = truth.to(shown)
             distortion = psnr(shown, truth).mean().item()
             if min(shown.shape[-2:]) >= SSIM_WINDOW:
                 similarity = ssim(shown, truth).mean().item()
-        signs = None
         if problem.channel.outcomes is not None:
             signs = problem.sign_consistency(shown, y).mean().item()
         return cls(method, distortion, similarity, signs, nfe, seconds)

@@ -60,6 +60,26 @@ def train(
         float | None,
         typer.Option(help="Peak learning rate, 0.003 by default; lower it if a run diverges."),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Widths of the network from the full resolution down; 64,96,128 by default."
+        ),
+    ] = None,
+    patch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The network sees squares of this side as one pixel: larger is faster and "
+            "coarser; 2 by default, 1 with --latent.",
+        ),
+    ] = None,
+    sigma_min: Annotated[
+        float | None, typer.Option(help="The least noise that it learns; 0.01 by default.")
+    ] = None,
+    sigma_max: Annotated[
+        float | None, typer.Option(help="The most noise that it learns; 160 by default.")
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -115,11 +135,18 @@ def train(
         "facts": said(out, resume, name, license_),
         "cpu": cpu,
     }
-    options = given(images=images, batch=batch, lr=lr)
+    run = given(images=images, batch=batch, lr=lr)
+    network = given(
+        channels=None if channels is None else _widths(channels),
+        patch=patch,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+    )
     if latent:
-        shape = _latent(source, out, size, autoencoder_images, options, shared)
+        coder = given(size=size, images=autoencoder_images, batch=batch, lr=lr)
+        shape = _latent(source, out, coder, {**run, **network}, shared)
     else:
-        shape = _pixels(source, out, init, {**options, **given(size=size)}, shared)
+        shape = _pixels(source, out, init, {**run, **network, **given(size=size)}, shared)
     levels, height, width = shape
     print(f"{out}: a prior for {levels}×{height}×{width} images.")
     solver = "--solver dcdp-latent " if latent else ""
@@ -138,9 +165,8 @@ def _pixels(
 def _latent(
     source: Path,
     out: Path,
-    size: int | None,
-    autoencoder_images: int | None,
-    options: dict[str, Any],
+    coder: dict[str, Any],
+    denoiser: dict[str, Any],
     shared: dict[str, Any],
 ) -> tuple[int, ...]:
     from diffsplit.training.autoencoder import AutoencoderConfig
@@ -149,6 +175,15 @@ def _latent(
     first, second = AutoencoderConfig(), LATENT_CONFIG
     if shared["resume"]:
         first, second = started_latent_config(out)
-    both = {key: value for key, value in options.items() if key != "images"}
-    first = replace(first, **given(size=size, images=autoencoder_images), **both)
-    return train_latent(source, out, first, replace(second, **options), **shared).shape
+    first, second = replace(first, **coder), replace(second, **denoiser)
+    return train_latent(source, out, first, second, **shared).shape
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        widths = ()
+    if not widths or min(widths) < 16 or any(width % 16 for width in widths):
+        raise InputError(f"--channels {text:.40}: give multiples of 16, such as 64,96,128.")
+    return widths

@@ -1,0 +1,207 @@
+"""Named problems, as the papers measure them, for images of any size.
+
+    problem = ds.tasks.problem("super-resolution", (3, 64, 64), sigma=0.05)
+
+Few bits are those of the 1-bit papers: random sums of pixels, M/N = 1/16 and σ = 0.5 unless told
+otherwise. Restoration is that of the DCDP paper at 256×256; its lengths in pixels go with the side
+of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from diffsplit.channels import Channel, GaussianNoise, Logistic, OneBit, Quantized
+from diffsplit.errors import InputError
+from diffsplit.operators import (
+    Blur,
+    Downsample,
+    GaussianMatrix,
+    Identity,
+    LinearOperator,
+    PixelMask,
+    RandomizedTransform,
+)
+from diffsplit.problem import Problem
+
+__all__ = ["OPERATORS", "TASKS", "Task", "problem"]
+
+OPERATORS = ("gaussian", "hadamard", "dct", "mask")
+"""What few bits may be measured of: sums by a random matrix or a fast transform, or pixels."""
+
+LARGEST_FOR_MATRIX = 64 * 64
+"""Pixels of an image up to which a Gaussian matrix is the default; it has M × N entries."""
+
+MEAN_SQUARE = 0.25
+"""E[x²] of natural images on [-1, 1]."""
+
+PAPER_SIDE = 256
+BOX, KERNEL, STD = 100, 61, 3.0
+"""In pixels of the DCDP paper's images."""
+
+
+class Task(NamedTuple):
+    """A kind of problem.
+
+    Attributes:
+        measured: what is kept of the image, in words.
+        parameters: the parameters of `problem` that it has, beside ``seed``.
+    """
+
+    measured: str
+    parameters: tuple[str, ...]
+
+
+_SUMS = ("rows", "ratio", "operator", "fraction")
+TASKS = {
+    "onebit-cs": Task("the sign of noisy random sums of pixels", ("sigma", *_SUMS)),
+    "logistic": Task("the sign of such sums, random as in logistic regression", _SUMS),
+    "onebit-inpainting": Task("the sign of some noisy pixels", ("sigma", "fraction")),
+    "quantized": Task("a few bits of each random sum", ("sigma", "bits", *_SUMS)),
+    "inpaint-box": Task("all but a box in the middle", ("sigma",)),
+    "inpaint-random": Task("some of the pixels", ("sigma", "fraction")),
+    "super-resolution": Task("an image of a quarter of the side", ("sigma",)),
+    "gaussian-deblur": Task("a blurred image", ("sigma",)),
+    "motion-deblur": Task("an image of a shaken camera", ("sigma",)),
+    "denoise": Task("a noisy image", ("sigma",)),
+}
+"""All tasks by name."""
+
+
+def problem(
+    name: str,
+    shape: Sequence[int],
+    *,
+    rows: int | None = None,
+    ratio: float | None = None,
+    sigma: float | None = None,
+    bits: int | None = None,
+    operator: str | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+    images: Tensor | None = None,
+) -> Problem:
+    """The problem of a task.
+
+    Args:
+        name: one of `TASKS`.
+        shape: of the images, ``(C, H, W)``.
+        rows: M, the number of measurements.
+        ratio: M/N instead of ``rows``; 1/16 by default.
+        sigma: standard deviation of the noise, before quantization if there is any, in the units
+            of A x with x on [-1, 1]; by default 0.5 for one bit, 0.1 for "denoise", 0 otherwise.
+        bits: of each measurement of "quantized"; 4 by default.
+        operator: one of `OPERATORS`; by default "gaussian" for images up to 64×64, "hadamard"
+            above.
+        fraction: share of the pixels that a mask keeps; 0.5 by default.
+        seed: of the operator.
+        images: ``(B, C, H, W)``, to which the range of a quantizer of sums is fitted; natural
+            images by default.
+
+    Raises:
+        InputError: an unknown task, a parameter that the task does not have, or one out of range.
+    """
+    task = TASKS.get(name)
+    if task is None:
+        raise InputError(f"there is no task {name!r:.40}; choose one of {', '.join(TASKS)}.")
+    given = {
+        "rows": rows,
+        "ratio": ratio,
+        "sigma": sigma,
+        "bits": bits,
+        "operator": operator,
+        "fraction": fraction,
+    }
+    for parameter, value in given.items():
+        if value is not None and parameter not in task.parameters:
+            known = ", ".join(task.parameters)
+            raise InputError(f"the task {name} has no {parameter}, only {known}; leave it out.")
+    if len(shape) != 3:
+        raise InputError(f"the tasks measure images of shape (C, H, W), not {tuple(shape)}.")
+    size = (int(shape[0]), int(shape[1]), int(shape[2]))
+    share = 0.5 if fraction is None else fraction
+    if "operator" in task.parameters:
+        a = _sums(size, operator, rows, ratio, fraction, seed)
+    elif name == "onebit-inpainting":
+        a = PixelMask(size, fraction=share, seed=seed)
+    else:
+        a = _restoration(name, size, share, seed)
+    return Problem(a, _channel(name, a, sigma, bits, images))
+
+
+def _sums(
+    shape: tuple[int, int, int],
+    operator: str | None,
+    rows: int | None,
+    ratio: float | None,
+    fraction: float | None,
+    seed: int,
+) -> LinearOperator:
+    """Random sums of pixels, or with the operator "mask" pixels."""
+    if operator is None:
+        operator = "gaussian" if shape[1] * shape[2] <= LARGEST_FOR_MATRIX else "hadamard"
+    if operator not in OPERATORS:
+        raise InputError(f"the operator is one of {', '.join(OPERATORS)}, not {operator!r:.40}.")
+    if operator == "mask":
+        if rows is not None or ratio is not None:
+            raise InputError("a mask has no rows and no ratio; choose its pixels with fraction.")
+        return PixelMask(shape, fraction=0.5 if fraction is None else fraction, seed=seed)
+    if fraction is not None:
+        raise InputError("fraction belongs to the operator mask; here give rows or ratio.")
+    if rows is not None and ratio is not None:
+        raise InputError("rows and ratio say the same thing; give one of them.")
+    if rows is None:
+        ratio = 1 / 16 if ratio is None else ratio
+        if not 0 < ratio <= 64:
+            raise InputError(f"ratio is {ratio}; give a positive number such as 1/16 or 0.25.")
+        rows = max(1, round(ratio * math.prod(shape)))
+    if operator == "gaussian":
+        return GaussianMatrix(shape, rows=rows, seed=seed)
+    return RandomizedTransform(shape, rows=rows, seed=seed, transform=operator)
+
+
+def _restoration(
+    name: str, shape: tuple[int, int, int], fraction: float, seed: int
+) -> LinearOperator:
+    height, width = shape[1:]
+    scale = min(height, width) / PAPER_SIDE
+    if name == "inpaint-box":
+        box = max(1, round(BOX * scale))
+        return PixelMask.box(shape, (height - box) // 2, (width - box) // 2, box, box)
+    if name == "inpaint-random":
+        return PixelMask(shape, fraction=fraction, seed=seed)
+    if name == "super-resolution":
+        return Downsample(shape, 4, "bicubic")
+    if name == "denoise":
+        return Identity(shape)
+    kernel = 2 * round((KERNEL * scale - 1) / 2) + 1  # odd, so that it has a middle
+    if name == "gaussian-deblur":
+        return Blur.gaussian(shape, kernel, STD * scale)
+    return Blur.motion(shape, kernel, 0.5, seed)
+
+
+def _channel(
+    name: str,
+    operator: LinearOperator,
+    sigma: float | None,
+    bits: int | None,
+    images: Tensor | None,
+) -> Channel:
+    if name == "logistic":
+        return Logistic()
+    if name.startswith("onebit"):
+        return OneBit(sigma=0.5 if sigma is None else sigma)
+    if name != "quantized":
+        default = 0.1 if name == "denoise" else 0.0
+        return GaussianNoise(default if sigma is None else sigma)
+    limit = 1.0
+    if operator.pixels is None:
+        # Sums of pixels are near normal, of variance c̄ E[x²]: three deviations hold 99.7 % of them.
+        square = MEAN_SQUARE if images is None else images.square().mean().item()
+        limit = max(3 * math.sqrt(operator.gram.mean * square), 1e-3)
+    sigma = 0.0 if sigma is None else sigma
+    return Quantized(bits=4 if bits is None else bits, sigma=sigma, limit=limit)
