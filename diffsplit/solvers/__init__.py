@@ -1,13 +1,15 @@
 """Solvers: one algorithm a file, all called as ``solver(problem, y, prior, generator=)``."""
 
 from diffsplit.solvers.base import Solver
+from diffsplit.solvers.diff_ep import DiffEP
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
 from diffsplit.solvers.linear.simple import BackProjection, Bicubic, MeanFill, linear_baseline
 from diffsplit.solvers.linear.wiener import Wiener
-from diffsplit.solvers.message_passing.diff_ep import DiffEP
+from diffsplit.solvers.message_passing.message_passing import MessagePassing
 from diffsplit.solvers.purify import purification_grid, purify
 from diffsplit.solvers.recovery import Answer, Recovery, State, Step, Trace
 from diffsplit.solvers.reverse import reverse_diffusion, sample
+from diffsplit.solvers.spectral.renoising import Renoising
 from diffsplit.solvers.splitting.dcdp import DCDP
 from diffsplit.solvers.splitting.diff_onebit import DiffOneBit
 
@@ -21,7 +23,9 @@ __all__ = [
     "DiffOneBit",
     "LatentDCDP",
     "MeanFill",
+    "MessagePassing",
     "Recovery",
+    "Renoising",
     "Solver",
     "State",
     "Step",

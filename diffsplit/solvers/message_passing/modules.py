@@ -1,8 +1,9 @@
-"""The measurement half of expectation propagation: what A and the channel tell the denoiser.
+"""The measurement half of message passing: what A and the channel tell the denoiser.
 
-A module takes the denoiser's answer (x̂, t), a mean and the variance of its error, and returns an
-extrinsic message (r, v1): r = x0 + N(0, v1 I), an image in white noise of known level, whose noise
-does not depend on what the denoiser said before. Scalar variances, one per image.
+A module holds a message x = x0 + error of variance v, with p = A x, and sends an extrinsic one:
+r = x0 + N(0, v1 I), an image in white noise of known level, whose noise does not depend on what the
+denoiser said before. It takes the denoiser's answer back, and asks the evidence for its level.
+Scalar variances, one per image.
 
 Sources: vector AMP (Rangan, Schniter, Fletcher 2017) and its generalized form (Schniter et al.
 2016) for orthogonal rows; generalized AMP (Rangan 2011) for i.i.d. entries.
@@ -11,105 +12,139 @@ Sources: vector AMP (Rangan, Schniter, Fletcher 2017) and its generalized form (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from diffsplit.operators.gram import IIDRows, ScaledIdentity
 from diffsplit.problem import Problem
+from diffsplit.solvers.message_passing.evidence import TINY, column, level_by_evidence
 
-__all__ = ["IIDModule", "MeasurementModule", "OrthogonalModule", "module_for"]
+__all__ = ["IndependentRows", "MeasurementModule", "Message", "OrthogonalRows", "module_for"]
 
 
-def _column(v: Tensor, like: Tensor) -> Tensor:
-    return v.view(-1, *(1,) * (like.ndim - 1))
+class Message(NamedTuple):
+    """From the denoiser.
+
+    Attributes:
+        x: x0 + error ``(B, *shape)``.
+        p: A x ``(B, *shape_out)``, corrected for what i.i.d. rows have seen.
+        v: variance of the error per entry ``(B,)``.
+    """
+
+    x: Tensor
+    p: Tensor
+    v: Tensor
 
 
 class MeasurementModule(ABC):
-    """One half of the exchange; keeps what its next message has to exclude."""
+    """One half of the exchange.
 
-    def __init__(self, problem: Problem, y: Tensor) -> None:
-        self.problem, self.y = problem, y
-        self.operator, self.channel = problem.operator, problem.channel
-        self.ratio = self.operator.size_out / self.operator.size_in
-        self.mean_row = self.operator.gram.mean
+    Args:
+        problem, y: what was measured.
+        x, v: the message to start from: an image and the variance of its error ``(B,)``.
+        spread: see `level_by_evidence`.
+
+    Attributes:
+        message: what the module works from, its level by the evidence.
+        predicted: the level that the message came with ``(B,)``.
+    """
+
+    def __init__(self, problem: Problem, y: Tensor, x: Tensor, v: Tensor, spread: float) -> None:
+        self.operator, self.channel, self.y = problem.operator, problem.channel, y
+        self.c, self.spread = self.operator.gram.mean, spread
+        self.delta = self.operator.size_out / self.operator.size_in
+        self.predicted = v
+        self.message = self._leveled(Message(x, self.operator.apply(x), v))
 
     @abstractmethod
-    def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(r, v1) from the denoiser's (x̂, t): ``(B, *shape)`` and ``(B,)`` each."""
+    def send(self) -> tuple[Tensor, Tensor]:
+        """(r, v1): ``(B, *shape)`` and ``(B,)``."""
 
-    def _score(self, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    @abstractmethod
+    def receive(self, x_hat: Tensor, alpha: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the denoiser's answer; return the best estimate of the image and its error ``(B,)``.
+
+        Args:
+            x_hat: D(r, √v1).
+            alpha: the share of r in it, div D/N ``(B,)``.
+            keep: share of the last message that stays, against oscillation ``(B,)``.
+        """
+
+    def _take(self, new: Message, keep: Tensor) -> None:
+        """Damp a message (standard deviations are averaged), and ask the evidence for its level."""
+        old = self.message
+        x, p = (a + column(keep, a) * (b - a) for a, b in ((new.x, old.x), (new.p, old.p)))
+        v = (new.v.sqrt() + keep * (old.v.sqrt() - new.v.sqrt())).square()
+        self.predicted = v
+        self.message = self._leveled(Message(x, p, v))
+
+    def _leveled(self, message: Message) -> Message:
+        level = level_by_evidence(self.channel, message.p, self.y, self.c * message.v, self.spread)
+        x, p = (column(level.gain, a) * a for a in (message.x, message.p))
+        return Message(x, p, level.tau / self.c)
+
+    def _score(self) -> tuple[Tensor, Tensor]:
         """The channel's g, and its h averaged over the measurements of each image."""
-        g, h = self.channel.evidence_score(p, self.y, _column(tau, p))
-        tiny = torch.finfo(p.dtype).eps
-        return g, h.flatten(1).mean(1).clamp(min=tiny).clamp(max=(1 - tiny) / tau)
+        tau = self.c * self.message.v
+        g, h = self.channel.evidence_score(self.message.p, self.y, column(tau, self.message.p))
+        mean = h.flatten(1).mean(1)
+        return g, mean.clamp(min=TINY).minimum((1 - TINY) / tau)
 
 
-class OrthogonalModule(MeasurementModule):
-    """A Aᵀ = c I, δ = M/N. From (x2, v2), extrinsic of the denoiser:
+class OrthogonalRows(MeasurementModule):
+    """A Aᵀ = c I, δ = M/N. With g, h̄ at (p, τ = c v):
 
-    p = A x2,  τ = c v2,  g, h = moments of the channel
-    posterior after the data:  x2 + v2 Aᵀg, with variance v2 (1 − δ τ h̄)
-    r = x2 + (v2/a) Aᵀg,  v1 = v2 (1 − a)/a,  a = δ τ h̄
+    a = δ τ h̄,   r = x + (v/a) Aᵀg,   v1 = v (1 − a)/a
+    back:   x ← (x̂ − α r)/(1 − α),   v ← α v1/(1 − α)
+    answer: x and r, weighed by their variances, whose errors are independent
     """
 
-    def __init__(self, problem: Problem, y: Tensor) -> None:
-        super().__init__(problem, y)
-        self.last: tuple[Tensor, Tensor, Tensor] | None = None
+    def send(self) -> tuple[Tensor, Tensor]:
+        x, p, v = self.message
+        g, h = self._score()
+        a = self.delta * self.c * v * h
+        step = v / a
+        self.r = x + column(step, x) * self.operator.adjoint(g)
+        self.p_r = p + column(self.c * step, p) * g  # A r, without an operator call
+        self.v1 = v * (1 - a) / a
+        return self.r, self.v1
 
-    def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        x2, p, v2 = self._extrinsic(x_hat, t)
-        tau = self.mean_row * v2
-        g, h = self._score(p, tau)
-        a = self.ratio * tau * h
-        gain = v2 / a
-        r = x2 + _column(gain, x2) * self.operator.adjoint(g)
-        v1 = v2 * (1 - a) / a
-        # A Aᵀ = c I gives A r without an operator call, and so the next p
-        self.last = r, p + _column(self.mean_row * gain, p) * g, v1
-        return r, v1
+    def receive(self, x_hat: Tensor, alpha: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        def extrinsic(new: Tensor, old: Tensor) -> Tensor:
+            return (new - column(alpha, new) * old) / column(1 - alpha, new)
 
-    def _extrinsic(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x2, A x2 and v2 from 1/v2 = 1/t − 1/v1, x2 = v2 (x̂/t − r/v1)."""
-        observed = self.operator.apply(x_hat)
-        if self.last is None:
-            return x_hat, observed, t
-        r, observed_r, v1 = self.last
-        share = (t / v1).clamp(max=0.99)
-        rest = 1 - share
-
-        def without(new: Tensor, old: Tensor) -> Tensor:
-            return (new - _column(share, new) * old) / _column(rest, new)
-
-        return without(x_hat, r), without(observed, observed_r), share * v1 / rest
+        x, p = extrinsic(x_hat, self.r), extrinsic(self.operator.apply(x_hat), self.p_r)
+        self._take(Message(x, p, alpha * self.v1 / (1 - alpha)), keep)
+        x, _, v = self.message
+        share = v / (v + self.v1)
+        return x + column(share, x) * (self.r - x), self.v1 * share
 
 
-class IIDModule(MeasurementModule):
-    """Entries i.i.d. with variance γ/M, c̄ = γ N/M:
+class IndependentRows(MeasurementModule):
+    """Entries i.i.d. with A Aᵀ = c I on average, δ = M/N. With g, h̄ at (p, τ = c v):
 
-    τ = c̄ t,  p = A x̂ − τ g_before,  g, h = moments of the channel
-    v1 = 1/(γ h̄),  r = x̂ + v1 Aᵀg
+    v1 = 1/(δ c h̄),   r = x + v1 Aᵀg
+    back:   x ← x̂,   v ← α v1,   p ← A x̂ − c v g
+    answer: x, whose error the evidence measures directly
     """
 
-    def __init__(self, problem: Problem, y: Tensor) -> None:
-        super().__init__(problem, y)
-        self.g: Tensor | None = None
+    def send(self) -> tuple[Tensor, Tensor]:
+        self.g, h = self._score()
+        self.v1 = 1 / (self.delta * self.c * h)
+        x = self.message.x
+        return x + column(self.v1, x) * self.operator.adjoint(self.g), self.v1
 
-    def message(self, x_hat: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        tau = self.mean_row * t
+    def receive(self, x_hat: Tensor, alpha: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        v = alpha * self.v1
         p = self.operator.apply(x_hat)
-        if self.g is not None:
-            p = p - _column(tau, p) * self.g
-        self.g, h = self._score(p, tau)
-        v1 = 1 / (self.ratio * self.mean_row * h)
-        return x_hat + _column(v1, x_hat) * self.operator.adjoint(self.g), v1
+        self._take(Message(x_hat, p - column(self.c * v, p) * self.g, v), keep)
+        return self.message.x, self.message.v
 
 
-def module_for(problem: Problem, y: Tensor) -> MeasurementModule | None:
+def module_for(problem: Problem) -> type[OrthogonalRows] | type[IndependentRows] | None:
     """The module for the structure of the problem's operator, or None where there is none."""
     gram = problem.operator.gram
     if isinstance(gram, ScaledIdentity):
-        return OrthogonalModule(problem, y)
-    if isinstance(gram, IIDRows):
-        return IIDModule(problem, y)
-    return None
+        return OrthogonalRows
+    return IndependentRows if isinstance(gram, IIDRows) else None

@@ -25,22 +25,26 @@ the denoiser E[x0 | x_σ, y] that the same data step makes of D.
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
-from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
+from diffsplit.operators.gram import IIDRows, RandomRows
 from diffsplit.operators.spectrum import Spectrum
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import zeros_for
-from diffsplit.solvers.message_passing.divergence import denoiser_error
+from diffsplit.solvers.base import Algorithm, are_counts, zeros_for
+from diffsplit.solvers.message_passing.denoiser import divergence
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
+from diffsplit.solvers.sampling import SamplingSolver
 
-__all__ = ["renoised", "renoised_sample", "renoises"]
+__all__ = ["Renoising"]
 
 NOISE_FLOOR = 1e-3
 """Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
@@ -54,16 +58,52 @@ HIGHEST, LOWEST = 2.0, 0.03
 """Ends of the grid: above the first no detail survives, below the second none is to be seen."""
 
 
-def renoises(problem: Problem) -> bool:
-    """Whether renoising is the method: Gaussian noise, and an error that A makes uneven.
+@dataclass(frozen=True)
+class Renoising(SamplingSolver):
+    """Renoising, for Gaussian noise and any operator with a spectrum.
 
-    Random rows and an orthogonal A (denoising) leave white errors: there messages pass faster.
+    Attributes:
+        levels: noise levels, and denoiser evaluations, of a walk: to the mean, or to one sample.
+        output, samples: see `SamplingSolver`.
     """
-    operator, gram = problem.operator, problem.operator.gram
-    random = isinstance(gram, (IIDRows, RandomRows))
-    orthogonal = isinstance(gram, ScaledIdentity) and operator.size_out == operator.size_in
-    gaussian = problem.channel.gaussian_sigma is not None
-    return gaussian and operator.has_spectrum and not (random or orthogonal)
+
+    levels: int = 20
+
+    step_fields: ClassVar[tuple[str, ...]] = ("levels",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not are_counts(self.levels):
+            raise InputError(f"levels is a whole number from 1 up, not {self.levels!r}.")
+
+    @staticmethod
+    def suits(problem: Problem) -> bool:
+        """Whether the method applies, and the error that A leaves is uneven."""
+        random = isinstance(problem.operator.gram, (IIDRows, RandomRows))
+        gaussian = problem.channel.gaussian_sigma is not None
+        return gaussian and problem.operator.has_spectrum and not random
+
+    def check(self, problem: Problem, prior: Denoiser) -> None:
+        if not self.suits(problem):
+            raise InputError("renoising needs Gaussian noise and a spectrum; use DiffEP.")
+
+    def steps_at_most(self, problem: Problem) -> int:
+        return self.levels * (self.draws + (self.output == "mean"))
+
+    def _solve(
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+    ) -> Algorithm:
+        mean, draws = None, []
+        if self.output == "mean":
+            mean = yield from renoised(problem, y, prior, generator, self.levels)
+        for number in range(1, self.draws + 1):
+            draw = yield from renoised_sample(problem, y, prior, generator, self.levels, number)
+            draws.append(draw)
+        samples = torch.stack(draws) if draws else None
+        if mean is None:
+            assert samples is not None  # at least one was drawn
+            mean = samples[0]
+        return self.answer(mean, samples, None)
 
 
 def renoised(
@@ -121,7 +161,10 @@ def _corrected(
     """The denoised image in the spectrum after the data, and its error variance."""
     x = prior.clip(prior.denoise(r, sigma))
     error = prior.error(sigma)
-    t = denoiser_error(prior, r, sigma, x, generator) if error is None else error
+    if error is None:
+        direction = randn_like(r, generator).sign()
+        error = divergence(prior, r, sigma, x, direction) * sigma.square()
+    t = error
     return data(data.spectrum.analyze(x), t, sigma.square())
 
 

@@ -1,0 +1,104 @@
+"""DiffEP: expectation propagation between the measurements and a diffusion model.
+
+Two algorithms behind one name. Where the error that measurements leave is white, because A has
+i.i.d. or randomized orthogonal rows or sees everything alike, messages pass: `MessagePassing`.
+Where A shows some directions well and others not at all, as a blur, a mask or a down-sampling does,
+the error is kept for each direction and whitened: `Renoising`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.noise import Generators
+from diffsplit.operators.gram import ScaledIdentity
+from diffsplit.priors.base import Denoiser
+from diffsplit.problem import Problem
+from diffsplit.solvers.base import Algorithm
+from diffsplit.solvers.message_passing.message_passing import MessagePassing
+from diffsplit.solvers.sampling import SamplingSolver
+from diffsplit.solvers.spectral.renoising import Renoising
+
+__all__ = ["DiffEP"]
+
+
+@dataclass(frozen=True)
+class DiffEP(SamplingSolver):
+    """`MessagePassing` or `Renoising`, whichever suits the problem.
+
+    The result knows how good it is: ``predicted_error`` is the mean squared error per entry that
+    the exchange found, image by image, and ``converged`` says where it did not settle.
+
+    Attributes:
+        levels: denoiser evaluations of a renoising walk, see `Renoising`.
+        iterations, damping, tolerance, spread: of message passing, see `MessagePassing`.
+        output, samples, sample_steps, sampler: see `SamplingSolver`; a `sampler` serves message
+            passing; a sample of a renoising problem takes ``levels`` evaluations of the prior.
+    """
+
+    levels: int = 20
+    iterations: int = 10
+    damping: float = 0.3
+    tolerance: float = 0.01
+    spread: float = 0.2
+
+    step_fields: ClassVar[tuple[str, ...]] = ("iterations", "levels")
+
+    def __post_init__(self) -> None:
+        self._message_passing()
+        self._renoising()
+
+    def _message_passing(self) -> MessagePassing:
+        return MessagePassing(
+            iterations=self.iterations,
+            damping=self.damping,
+            tolerance=self.tolerance,
+            spread=self.spread,
+            output=self.output,
+            samples=self.samples,
+            sample_steps=self.sample_steps,
+            sampler=self.sampler,
+        )
+
+    def _renoising(self) -> Renoising:
+        return Renoising(levels=self.levels, output=self.output, samples=self.samples)
+
+    def algorithm(self, problem: Problem) -> MessagePassing | Renoising:
+        """The one that runs for a problem.
+
+        Raises:
+            InputError: neither suits it.
+        """
+        operator, gram = problem.operator, problem.operator.gram
+        orthogonal = isinstance(gram, ScaledIdentity) and operator.size_out == operator.size_in
+        if Renoising.suits(problem) and not orthogonal:
+            return self._renoising()
+        if MessagePassing.suits(problem):
+            return self._message_passing()
+        raise InputError(
+            f"DiffEP knows too little of {operator} to treat {problem.channel}: it needs "
+            "orthogonal rows (RandomizedTransform, PixelMask), i.i.d. entries (GaussianMatrix; "
+            "from_matrix can be told of such rows), or a spectrum (Blur, Downsample, or "
+            "from_matrix of up to 4096 columns); use one of these operators, or DiffOneBit or DCDP."
+        )
+
+    def check(self, problem: Problem, prior: Denoiser) -> None:
+        algorithm = self.algorithm(problem)
+        algorithm.check(problem, prior)
+        if self.sampler is not None and isinstance(algorithm, Renoising):
+            raise InputError(
+                "a sampler serves measurements in bits and orthogonal or random operators; here "
+                "samples need the diffusion model itself, so leave out the sampler."
+            )
+
+    def steps_at_most(self, problem: Problem) -> int:
+        return self.algorithm(problem).steps_at_most(problem)
+
+    def _solve(
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+    ) -> Algorithm:
+        return self.algorithm(problem)._solve(problem, y, prior, generator)
