@@ -58,7 +58,7 @@ def test_the_noise_that_diffep_predicts_is_within_five_percent_of_the_true_one(p
     y = problem.measure(x, generator=torch.Generator().manual_seed(0))
     spy = _Spy(prior, x)
     result = ds.solvers.DiffEP()(problem, y, spy)
-    assert result.nfe <= 8
+    assert result.nfe <= 12  # ten, and two for the divergence
     assert abs(spy.ratios[-1] - 1) < 0.05
     assert sum(abs(r - 1) for r in spy.ratios) / len(spy.ratios) < 0.05
 
@@ -88,7 +88,7 @@ def test_all_held_out_cats_come_back_as_well_as_promised(prior):
         problem = _problem("gaussian", rows)
         y = problem.measure(x, generator=torch.Generator().manual_seed(0))
         result = ds.solvers.DiffEP()(problem, y, prior)
-        assert result.nfe <= 8
+        assert result.nfe <= 12  # ten, and two for the divergence
         assert psnr(result.image, x).mean() >= bound
 
 

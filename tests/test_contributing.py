@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,15 @@ GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Solver]]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> type[Solver]:
     """The guide's file as a module, and its line in the list of solvers."""
     source = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)[0]
     module = types.ModuleType("projected")
     monkeypatch.setitem(sys.modules, "projected", module)
     exec(compile(source, "projected.py", "exec"), module.__dict__)
     monkeypatch.setitem(SOLVERS, "projected", module.ProjectedDenoising)
-    yield module.ProjectedDenoising
+    solver: type[Solver] = module.ProjectedDenoising
+    return solver
 
 
 def test_the_solver_of_the_guide_recovers_cats_better_than_a_linear_estimate(
@@ -40,6 +40,6 @@ def test_the_solver_of_the_guide_recovers_cats_better_than_a_linear_estimate(
     result = toy.for_problem(problem, steps=8)(problem, y, ds.load_prior("cats-64"))
     assert result.nfe == len(result.trace) == 8
     assert (psnr(result.image, x) > psnr(linear_baseline(problem)(problem, y).image, x)).all()
+    blur = ds.Problem(ds.operators.Blur.gaussian((3, 64, 64), 3, 1.0), problem.channel)
     with pytest.raises(ds.InputError, match="orthogonal rows"):
-        blur = ds.Problem(ds.operators.Blur.gaussian((3, 64, 64), 3, 1.0), problem.channel)
         toy()(blur, x, ds.load_prior("cats-64"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffsplit.io.images import example_cats
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
 from diffsplit import Problem
 from diffsplit.channels import GaussianNoise, OneBit, Quantized
 from diffsplit.errors import InputError
+from diffsplit.io.images import example_cats
 from diffsplit.metrics import psnr
 from diffsplit.operators import (
     Blur,

