@@ -44,8 +44,8 @@ AGREEMENT = 0.7
 """The most by which log v of the evidence and of the model may differ there."""
 
 UNSETTLED = (
-    "the exchange did not settle, or its predictions and the measurements disagree: the picture may "
-    "be unlike what the prior knows, or the noise level wrong"
+    "the exchange did not settle, or its predictions and the measurements disagree: the picture "
+    "may be unlike what the prior knows, or the noise level wrong"
 )
 
 
