@@ -36,6 +36,7 @@ def test_restoration_tasks_at_256_are_those_of_the_paper() -> None:
     assert (blur["size"], blur["std"]) == (61, 3.0)
     assert (small["size"], small["std"]) == (15, 0.75)
     assert config("motion-deblur", 256)["size"] == 61
+    assert config("motion-deblur", 128)["size"] == 31  # odd at every size
     shake = config("motion-deblur", 64)
     assert (shake["size"], shake["intensity"], shake["seed"]) == (15, 0.5, 1)
 
