@@ -21,6 +21,7 @@ from diffsplit import (
     schedules,
     solvers,
     tasks,
+    uncertainty,
 )
 from diffsplit.errors import DivergenceError, InputError, MissingDependencyError
 from diffsplit.io import images
@@ -55,4 +56,5 @@ __all__ = [
     "schedules",
     "solvers",
     "tasks",
+    "uncertainty",
 ]

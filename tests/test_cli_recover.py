@@ -12,9 +12,10 @@ import torch
 from command_line import SIZE, refused, run, with_reasons
 from PIL import Image
 
-from diffsplit import LatentModel
+from diffsplit import LatentModel, Problem, channels, operators
 from diffsplit.cli.choice import solver_with
 from diffsplit.io.images import load_image
+from diffsplit.io.measurements import save
 from diffsplit.priors import GaussianPrior
 from diffsplit.solvers import DCDP, SOLVERS, Answer, DiffEP, DiffOneBit, Solver, State
 from diffsplit.tasks import TASKS
@@ -109,6 +110,28 @@ def test_recovering_writes_picture_figure_trace_and_prints_the_quality(
     assert {"step", "image", "sigma", "misfit", "sign_consistency"} <= set(rows[0])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_interval_becomes_two_pictures_around_the_recovery_and_a_figure(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    problem = Problem(operators.Identity((3, SIZE, SIZE)), channels.OneBit(sigma=0.5))
+    generator = torch.Generator().manual_seed(0)
+    y = problem.measure(torch.zeros(count, 3, SIZE, SIZE), generator=generator)
+    save(tmp_path / "y", problem, y)
+    options = ("--prior", prior, "--steps", 2, "--samples", 3, "--interval", 0.8)
+    recover = ("recover", tmp_path / "y", "-o", tmp_path / "x.png", *options)
+    assert run(*recover) == 0
+    low, middle, high = (load_image(tmp_path / f"x{part}.png") for part in ("-low", "", "-high"))
+    assert low.shape == middle.shape == high.shape
+    assert bool((low <= middle).all() & (middle <= high).all())
+    assert (high - low).mean() > 0.05
+    figure = load_image(tmp_path / "x-interval.png")
+    assert figure.shape[-1] > count * 192
+    (tmp_path / "x.png").unlink()
+    capsys.readouterr()
+    assert "x-low.png: exists" in refused(capsys, tmp_path, *recover)
+
+
 def test_gray_measurements_and_a_gray_prior_give_a_gray_picture(
     tmp_path: Path, cat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +210,9 @@ def test_options_set_the_parameters_of_their_solver() -> None:
     (("--solver", "diff-onebit", "--lam", "nan"), "lam"),
     (("--solver", "diff-onebit", "--data-step", "sgd"), "'adam' or 'exact'"),
     (("--solver", "wiener", "--steps", 2), "--steps belongs to --solver diffep"),
+    (("--solver", "dcdp", "--interval", 0.9), "dcdp draws none; leave it out"),
+    (("--interval", 90), "a level lies between 0 and 1"),
+    (("--interval", 0.9, "--samples", 1), "--interval takes two samples or more"),
     (("--solver", "diff-ep"), "did you mean 'diffep'"),
     (("--prior", "nobody"), "no such prior"),
     (("--device", "abacus"), "is no device"),

@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 import typer
 from torch import Tensor
+from torch.nn.functional import pad
 
 from diffsplit.cli.choice import solver_with
 from diffsplit.cli.common import (
@@ -27,12 +28,25 @@ from diffsplit.errors import InputError
 from diffsplit.io.images import load_image, save_image
 from diffsplit.io.measurements import load, read_facts
 from diffsplit.plausibility import DOUBTFUL, contradiction
-from diffsplit.plots import comparison, image_grid, measurement_pictures, side_by_side, std_map
+from diffsplit.plots import (
+    comparison,
+    image_grid,
+    measurement_pictures,
+    side_by_side,
+    std_figure,
+    std_map,
+)
+from diffsplit.plots.grids import FONT_SIZE
 from diffsplit.priors import Prior, load_prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import SOLVERS, Recovery, Solver
+from diffsplit.solvers.intervals import check_level
+from diffsplit.solvers.sampling import SamplingSolver
 
 __all__ = ["recover"]
+
+SAMPLES = 8
+"""Drawn for intervals unless told otherwise."""
 
 
 def recover(
@@ -101,6 +115,15 @@ def recover(
             "10: cats-64-consistency, a folder or a hub id."
         ),
     ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="For diffep, such as 0.9: also write bounds that hold that share of the pixels, "
+            "OUTPUT-low and OUTPUT-high, and a figure of both with the standard deviation, "
+            f"OUTPUT-interval. Draws {SAMPLES} samples unless --samples says otherwise.",
+        ),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     truth: Annotated[
@@ -122,7 +145,11 @@ def recover(
     outputs: list[tuple[Path, tuple[str, ...]]] = [(output, PICTURES)]
     outputs += [(figure, PICTURES)] if figure else []
     outputs += [(trace, (".csv",))] if trace else []
+    parts = {} if interval is None else _parts(output)
+    outputs += [(path, PICTURES) for path in parts.values()]
     check_outputs(outputs, [file, *([truth] if truth else [])], force)
+    if interval is not None:
+        samples = _samples(solver, interval, samples)
     kind, settings = solver_with(
         solver,
         steps,
@@ -153,6 +180,11 @@ def recover(
     save_image(image_grid(result.image, columns=min(len(y), 8)), output)
     if figure is not None:
         save_image(_figure(problem, y, result, expected), figure)
+    if interval is not None:
+        low, high = result.interval(interval)
+        for part, images in (("low", low), ("high", high)):
+            save_image(image_grid(images, columns=min(len(y), 8)), parts[part])
+        save_image(_interval_figure(result, interval), parts["interval"])
     if trace is not None:
         result.trace.write_csv(trace)
     row = Row.of(solver, problem, y, result.image, expected, result.nfe, result.seconds)
@@ -172,6 +204,30 @@ def _prior(
     model = load_prior(solver.requires.example if name is None else name, device=device)
     solver.check_prior(model, shape)
     return model
+
+
+def _samples(solver: str, level: float, samples: int | None) -> int:
+    """How many samples the intervals are made of, if the solver can draw them."""
+    takers = [name for name, kind in SOLVERS.items() if issubclass(kind, SamplingSolver)]
+    if solver not in takers:
+        raise InputError(
+            f"--interval is made of posterior samples, and {solver} draws none; leave it out, or "
+            f"choose --solver {' or '.join(takers)}."
+        )
+    check_level(level)
+    if samples is not None and samples < 2:
+        raise InputError(
+            f"--interval takes two samples or more; leave out --samples to draw {SAMPLES}."
+        )
+    return SAMPLES if samples is None else samples
+
+
+def _parts(output: Path) -> dict[str, Path]:
+    """Where the bounds and their figure go, beside the recovery."""
+    return {
+        part: output.with_name(f"{output.stem}-{part}{output.suffix}")
+        for part in ("low", "high", "interval")
+    }
 
 
 def _truth(path: Path, shape: tuple[int, ...], batch: int) -> Tensor:
@@ -194,6 +250,35 @@ def _figure(problem: Problem, y: Tensor, result: Recovery, truth: Tensor | None)
     if len(y) == 1:
         return side_by_side([(label, images[0]) for label, images in rows], scale)
     return comparison(rows, scale)
+
+
+def _interval_figure(result: Recovery, level: float) -> Tensor:
+    """The recovery and its bounds in rows, and below them the standard deviation with its scale."""
+    low, high = result.interval(level)
+    assert result.std is not None  # there is an interval
+    scale = max(1, round(192 / result.image.shape[-1]))
+    rows = [("recovery", result.image), (f"low, {level:.3g}", low), (f"high, {level:.3g}", high)]
+    maps = std_figure(result.std.cpu(), scale=scale)
+    if len(low) == 1:
+        panels = side_by_side([(label, images[0].cpu()) for label, images in rows], scale)
+        room = FONT_SIZE // 2 + 1  # above the map, for the first label of its scale
+        return _joined(pad(panels, (0, 0, room, 0), value=1.0), maps, dim=2)
+    return _joined(
+        comparison([(label, images.cpu()) for label, images in rows], scale), maps, dim=1
+    )
+
+
+def _joined(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    """Two figures ``(3, H, W)`` beside (2) or below (1) each other, on white."""
+    across = 3 - dim
+    size = max(first.shape[across], second.shape[across])
+    gap = 16
+    parts = []
+    for figure, room in ((first, gap), (second, 0)):
+        missing = (0, size - figure.shape[across])
+        padding = (0, room, *missing) if dim == 2 else (*missing, 0, room)
+        parts.append(pad(figure, padding, value=1.0))
+    return torch.cat(parts, dim)
 
 
 def _doubts(problem: Problem, y: Tensor, result: Recovery, seed: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.priors.base import per_image
 from diffsplit.problem import Problem
+from diffsplit.solvers.intervals import check_level, rounding, student_quantile
 
 __all__ = ["Answer", "Callback", "Recovery", "State", "Step", "Trace"]
 
@@ -198,13 +199,16 @@ class Recovery:
         seconds: wall time for the batch.
         trace: per-step numbers.
         samples: posterior samples ``(S, B, *shape)``, where the solver draws any.
-        std: standard deviation per entry over the samples ``(B, *shape)``, from two samples on.
+        std: standard deviation of the error per entry ``(B, *shape)``, from two samples on; the
+            mean of its square is ``predicted_error``, where that is known.
         sample_traces: one trace for each walk that drew samples.
         predicted_error: the solver's own estimate of the mean squared error per entry of the image
             ``(B,)``, where it has one.
         converged: whether each image reached the method's fixed point ``(B,)`` bool; None where
             the method has none.
         reason: what is wrong with the images that did not converge, in a sentence; else "".
+        interval_factor: by which intervals are widened, see `uncertainty.calibrate`.
+        bounds: the range that every entry of a clean image lies in, if there is one.
     """
 
     image: Tensor
@@ -218,6 +222,45 @@ class Recovery:
     predicted_error: Tensor | None = None
     converged: Tensor | None = None
     reason: str = ""
+    interval_factor: float = 1.0
+    bounds: tuple[float, float] | None = None
+
+    def half_width(self, level: float = 0.9) -> Tensor:
+        """Half of the interval before its limits: Student's quantile times ``std``.
+
+        Neither `interval_factor` nor the least width is in it.
+
+        Raises:
+            InputError: there are fewer than two samples, or ``level`` is not between 0 and 1.
+        """
+        check_level(level)
+        if self.samples is None or self.std is None:
+            raise InputError(
+                "intervals are made of two posterior samples or more, and this recovery has fewer; "
+                "draw samples=8 with a solver that can, such as DiffEP(samples=8)."
+            )
+        return student_quantile(level, len(self.samples) - 1) * self.std
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Bounds that hold each entry of the true image with probability ``level``, on average.
+
+        They lie `half_width` times `interval_factor` from ``image``, at least half a gray level,
+        and inside ``bounds``.
+
+        Args:
+            level: between 0 and 1. A factor from `uncertainty.calibrate` is fitted for one level.
+
+        Returns:
+            The lower and the upper bounds, each ``(B, *shape)``.
+
+        Raises:
+            InputError: there are fewer than two samples, or ``level`` is not between 0 and 1.
+        """
+        half = (self.interval_factor * self.half_width(level)).clamp(min=rounding(self.bounds))
+        low, high = self.image - half, self.image + half
+        if self.bounds is None:
+            return low, high
+        return low.clamp(*self.bounds), high.clamp(*self.bounds)
 
     def __repr__(self) -> str:
         samples = None if self.samples is None else tuple(self.samples.shape)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
-from diffsplit.priors.base import ConsistencyModel, Denoiser
+from diffsplit.priors.base import ConsistencyModel, Denoiser, Prior
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Solver, are_counts
+from diffsplit.solvers.base import TINY, Solver, are_counts, is_number
+from diffsplit.solvers.intervals import calibrated_std, rounding
 from diffsplit.solvers.posterior import batches_of_samples, posterior_samples
-from diffsplit.solvers.recovery import Answer, State
+from diffsplit.solvers.recovery import Answer, Callback, Recovery, State
 
 __all__ = ["SamplingSolver"]
 
@@ -26,15 +28,17 @@ class SamplingSolver(Solver):
     Attributes:
         output: ``"mean"``, the posterior mean, or ``"sample"``, a sharp posterior sample.
         samples: how many posterior samples to draw. One is drawn only for ``output="sample"``;
-            two or more are drawn in any case and give the standard-deviation map.
+            two or more are drawn in any case and give standard deviations and intervals.
         sample_steps: network evaluations per sample; 10 unless told otherwise, with a `sampler` 2.
         sampler: a consistency model that draws the samples in one or two evaluations.
+        interval_factor: by which intervals are widened, as `uncertainty.calibrate` found it.
     """
 
     output: Literal["mean", "sample"] = "mean"
     samples: int = 1
     sample_steps: int | None = None
     sampler: ConsistencyModel | None = None
+    interval_factor: float = 1.0
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -55,6 +59,30 @@ class SamplingSolver(Solver):
             )
         if not isinstance(self.output, str) or self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
+
+    def __call__(
+        self,
+        problem: Problem,
+        y: Tensor,
+        prior: Prior | None = None,
+        *,
+        generator: Generators | None = None,
+        callback: Callback | None = None,
+    ) -> Recovery:
+        """Recover images, with standard deviations that agree with the predicted error.
+
+        Takes and raises what `Solver.__call__` does.
+        """
+        if not is_number(self.interval_factor, TINY):
+            raise InputError(f"interval_factor is a number above 0, not {self.interval_factor!r}.")
+        found = super().__call__(problem, y, prior, generator=generator, callback=callback)
+        assert prior is not None  # the call checked it
+        std = None
+        if found.samples is not None and len(found.samples) > 1:
+            std = calibrated_std(found.samples, found.predicted_error, rounding(prior.bounds))
+            if self.output == "sample" and found.predicted_error is None:
+                std = math.sqrt(2) * std  # as far is a sample from the truth
+        return replace(found, std=std, interval_factor=self.interval_factor, bounds=prior.bounds)
 
     @property
     def steps_per_sample(self) -> int:

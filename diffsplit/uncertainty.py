@@ -1,0 +1,196 @@
+"""Intervals with a guarantee, by one factor that is fitted on held-out images.
+
+The risk of an image is the share of its entries in doubt that lie outside their intervals. In doubt
+is what the measurements leave less certain than 8 bits are: pixels that were measured without noise
+would count as covered, and hide how the others fare. A wider interval has a smaller risk, so the
+factors can be tried from the largest downwards, each tested on the same images without correction
+for their number (risk-controlling prediction sets, Bates et al. 2021; Angelopoulos et al. 2022):
+
+    with probability 1 − δ over the held-out images,   E min(risk, b) ≤ α,   α = 1 − level.
+
+The test is a bet (Waudby-Smith and Ramdas 2024). Were the mean risk above α, nobody could expect to
+gain by staking a share of a capital of 1 on each image, chosen before its risk is seen:
+
+    K_i = K_{i−1} (1 + λ_i (α − risk_i)),   P(max_i K_i ≥ 1/δ) ≤ δ,
+
+with λ_i = √(2 log(1/δ) / (n σ̂²)), where σ̂² is the variance of the risks before i, and at most
+¾/(b − α). The bound is sharp where risks are alike, and b limits how sharp: n images cannot exclude
+that one in n has a risk of b. If all have the same risk, a guarantee of 90 % takes a coverage of
+97 % on 40 images and of 91.4 % on 200 where b = 1, and of 91.6 % and 90.4 % where b = 3 α, the
+default. Then a failed image counts as if 70 % of its entries were covered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.noise import Generators, check_generators, default_generator
+from diffsplit.priors.base import Denoiser
+from diffsplit.problem import Problem
+from diffsplit.solvers.base import are_counts, is_number
+from diffsplit.solvers.intervals import check_level, rounding
+from diffsplit.solvers.recovery import Recovery
+from diffsplit.solvers.sampling import SamplingSolver
+
+__all__ = ["calibrate", "coverage", "images_needed"]
+
+FACTORS = torch.logspace(-1, 1.5, 501, dtype=torch.float64)
+"""What the factor is chosen from, in steps of 1.2 %."""
+
+LARGEST_STAKE = 0.75
+"""Of the capital, so that one image with a risk of b leaves a quarter of it."""
+
+S = TypeVar("S", bound=SamplingSolver)
+
+
+@torch.no_grad()
+def calibrate(
+    solver: S,
+    problem: Problem,
+    prior: Denoiser,
+    images: Tensor,
+    *,
+    level: float = 0.9,
+    delta: float = 0.1,
+    largest_risk: float | None = None,
+    generator: Generators | None = None,
+    batch: int = 8,
+    callback: Callable[[int, int], None] | None = None,
+) -> S:
+    """The solver with the smallest `interval_factor` that is guaranteed to cover.
+
+    The images are measured, recovered, and compared with their intervals. What is guaranteed holds
+    for images of their kind, measured by this problem and recovered by this solver.
+
+    Args:
+        solver: draws two samples or more, such as ``DiffEP(samples=8)``.
+        images: ``(n, *shape)``, independent, and none that the prior was trained on.
+        level: share of the entries in doubt that intervals are to hold.
+        delta: δ, the probability with which the guarantee may fail.
+        largest_risk: b in (1 − level, 1], the most that an image counts with; None stands for
+            3 (1 − level), or 1 if that is less. 1 counts every image in full.
+        generator: of the measurements and the solver; a sequence of n gives each image its own.
+        batch: images that are recovered at once.
+        callback: called with the number of images done, and n, after each batch.
+
+    Raises:
+        InputError: a parameter is out of range, the images are too few for the guarantee, or no
+            factor reaches it.
+    """
+    _check(solver, images, batch)
+    check_level(level)
+    if not is_number(delta, 0) or not 0 < delta < 1:
+        raise InputError(f"delta lies between 0 and 1, such as 0.1; it is not {delta!r:.40}.")
+    allowed = 1 - level
+    largest = min(1.0, 3 * allowed) if largest_risk is None else largest_risk
+    if not is_number(largest, 0) or not allowed < largest <= 1:
+        raise InputError(
+            f"largest_risk lies above 1 − level = {allowed:.3g} and is at most 1, not {largest!r}."
+        )
+    count, needed = len(images), images_needed(level, delta, largest)
+    if count < needed:
+        raise InputError(
+            f"a guarantee at level {level} and delta {delta} takes {needed} images or more, and "
+            f"{count} were given; some hundred make intervals narrower."
+        )
+    generator = default_generator() if generator is None else generator
+    check_generators(generator, count)
+    rows = []
+    for start in range(0, count, batch):
+        part = slice(start, start + batch)
+        source = generator if isinstance(generator, torch.Generator) else generator[part]
+        x = images[part]
+        y = problem.measure(x, generator=source)
+        rows.append(_risks(solver(problem, y, prior, generator=source), x, level, FACTORS))
+        if callback is not None:
+            callback(min(start + batch, count), count)
+    safe = _controlled(torch.cat(rows), allowed, delta, largest)
+    if not safe[-1]:
+        raise InputError(
+            f"no factor up to {FACTORS[-1]:.0f} is sure to cover {level:.0%} on these {count} "
+            "images; give more of them, draw more samples, or ask for a lower level."
+        )
+    smallest = len(FACTORS) - int(safe.flip(0).long().cumprod(0).sum())
+    return replace(solver, interval_factor=float(FACTORS[smallest]))
+
+
+def coverage(result: Recovery, images: Tensor, level: float = 0.9) -> Tensor:
+    """Share of the entries in doubt inside the intervals of a recovery, per image: ``(B,)``.
+
+    An image without such an entry has a coverage of 1.
+
+    Args:
+        images: the true ones ``(B, *shape)``.
+
+    Raises:
+        InputError: there are fewer than two samples, or ``level`` is not between 0 and 1.
+    """
+    factor = torch.tensor([result.interval_factor], dtype=torch.float64)
+    return 1 - _risks(result, images, level, factor)[:, 0]
+
+
+def images_needed(level: float, delta: float, largest_risk: float) -> int:
+    """The fewest images that can guarantee anything: as many as if none of them had a risk."""
+    most = 1
+    while not _controlled(torch.zeros(most, 1), 1 - level, delta, largest_risk):
+        most *= 2
+    least = most // 2  # too few
+    while most - least > 1:
+        middle = (least + most) // 2
+        if _controlled(torch.zeros(middle, 1), 1 - level, delta, largest_risk):
+            most = middle
+        else:
+            least = middle
+    return most
+
+
+def _risks(result: Recovery, images: Tensor, level: float, factors: Tensor) -> Tensor:
+    """The share of the entries in doubt outside `Recovery.interval`, for each factor: ``(B, F)``.
+
+    In doubt is an entry whose interval at a factor of 1 is wider than the least.
+    """
+    half, least = result.half_width(level).double(), rounding(result.bounds)
+    distance = (images.to(half) - result.image.double()).abs()
+    enough = torch.where(distance <= least, 0, distance / half).flatten(1)  # factors that cover
+    risks = []
+    for needed, doubtful in zip(enough, half.flatten(1) > least, strict=True):
+        chosen = needed[doubtful].sort().values.cpu()
+        inside = torch.searchsorted(chosen, factors, right=True)
+        risks.append(1 - inside / len(chosen) if len(chosen) else torch.zeros_like(factors))
+    return torch.stack(risks)
+
+
+def _controlled(risks: Tensor, allowed: float, delta: float, largest: float) -> Tensor:
+    """Whether a bet on a mean below ``allowed`` wins, per column of risks ``(n, F)``: ``(F,)``.
+
+    Args:
+        largest: b; larger risks count as b.
+    """
+    risks = risks.double().clamp(max=largest)
+    n, win = len(risks), math.log(1 / delta)
+    # Before the first risk one is imagined: at α, with a standard deviation of half of it.
+    seen, guess = torch.arange(2, n + 2, dtype=torch.float64)[:, None], (allowed / 2) ** 2
+    mean = (allowed + risks.cumsum(0)) / seen
+    variance = (guess + (risks - mean).square().cumsum(0)) / seen
+    before = torch.cat([torch.full_like(risks[:1], guess), variance[:-1]])
+    stake = (2 * win / (n * before)).sqrt().clamp(max=LARGEST_STAKE / (largest - allowed))
+    return (stake * (allowed - risks)).log1p().cumsum(0).amax(0) >= win
+
+
+def _check(solver: SamplingSolver, images: Tensor, batch: int) -> None:
+    if not isinstance(solver, SamplingSolver) or solver.draws < 2:
+        raise InputError(
+            "calibration is for solvers that draw two samples or more, such as DiffEP(samples=8), "
+            f"not {solver!r:.60}."
+        )
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
+        raise InputError("calibration takes a batch of true images, a float tensor (n, *shape).")
+    if not are_counts(batch):
+        raise InputError(f"batch is a whole number from 1 up, not {batch!r:.40}.")
