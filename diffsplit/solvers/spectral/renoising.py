@@ -61,8 +61,8 @@ class Renoising(SamplingSolver):
     Attributes:
         levels: noise levels, and denoiser evaluations, of a walk: to the mean, or to one sample.
         hidden_noise: κ ≥ 0: the larger, the less fresh noise in hidden directions. None stands for
-            100 with Gaussian noise. Bits are told apart better with more noise: with other
-            channels it is 4 where A sees its directions alike, and else 1.
+            100, but single bits want more noise on the way: with two outcomes it is 4 where A
+            sees its directions alike, and else 1.
         output, samples: see `SamplingSolver`.
     """
 
@@ -117,10 +117,10 @@ class Renoising(SamplingSolver):
             mean = samples[0]
         return self.answer(mean, samples, None)
 
-    def _kappa(self, gaussian: bool, alike: bool) -> float:
+    def _kappa(self, problem: Problem, alike: bool) -> float:
         if self.hidden_noise is not None:
             return self.hidden_noise
-        if gaussian:
+        if problem.channel.outcomes != 2:
             return 100.0
         return 4.0 if alike else 1.0
 
@@ -130,7 +130,7 @@ class Renoising(SamplingSolver):
         """One walk down the grid to the posterior mean ``(B, *shape)``."""
         seen, gaussian = directions_of(problem, y), problem.channel.gaussian_sigma is not None
         end = 0.25 if gaussian else 1.0  # of the noise of what is seen best
-        kappa = self._kappa(gaussian, seen.alike)
+        kappa = self._kappa(problem, seen.alike)
         x = zeros_for(problem, y)
         z, w = seen.analyze(x), x.new_full((len(y),), prior.mean_square)
         data = seen.observe(z, w)
