@@ -65,7 +65,8 @@ def distance_to_minimizer(
         m, curvature = slopes(t)
         residual, slope = mu * t - m, mu + curvature
         rounding = limits.eps * (slope * torch.maximum(size, t) + curvature * spread + 8 * m)
-        settled = (residual.abs() <= rounding) | (high <= low * (1 + 4 * limits.eps))
+        settled = (residual.abs() <= rounding) & (slope > 0)
+        settled |= high <= low * (1 + 4 * limits.eps)
         if step % 2 and (settled.is_meta or bool(settled.all())):
             break
         beyond = (residual > 0) | (slope < 0) if first else (residual > 0) & (slope > 0)
