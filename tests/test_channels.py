@@ -178,7 +178,7 @@ def test_distance_to_minimizer_finds_the_first_or_the_last_of_three_roots() -> N
 
     mu = torch.full((50,), 3.0, dtype=torch.float64)
     part = torch.linspace(0, 1, 50, dtype=torch.float64)
-    first = distance_to_minimizer(slopes, mu, 0.9 * part, 1.2 + 0.8 * part, 0 * mu, first=True)
+    first = distance_to_minimizer(slopes, mu, 0.9 * part, 2 - 0.99 * part, 0 * mu, first=True)
     last = distance_to_minimizer(slopes, mu, 1.5 + part, 3.1 + part, 0 * mu)
     assert torch.allclose(first, torch.ones_like(first), rtol=1e-12)
     assert torch.allclose(last, 3 * torch.ones_like(last), rtol=1e-12)
@@ -311,18 +311,9 @@ def test_score_holds_the_derivatives_of_the_evidence(channel: Channel) -> None:
     assert torch.allclose((g.square() - h) * tau / 2, (high - low) / 2e-4, rtol=1e-6, atol=1e-8)
 
 
-def test_moments_without_noise_land_just_inside_the_near_edge() -> None:
-    p = torch.tensor([1e3, -1e3], dtype=torch.float64)
-    channel = Quantized(edges=[-0.3, 0.1, 0.7])
-    for code, (low, high) in enumerate([(-0.3, 0.1), (0.1, 0.7)], start=1):
-        mean, variance = channel.moments(p, torch.tensor(code), 1.0)
-        assert low < mean[1].item() < low + 0.0011
-        assert high - 0.0011 < mean[0].item() < high
-        assert torch.all((variance > 0) & (variance < 1.1e-6))
-        assert channel.sign_agreement(mean, torch.tensor(code)).tolist() == [1, 1]
-
-
-def test_exact_measurements_leave_no_variance() -> None:
+def test_exact_measurements_are_gaussian_noise_without_variance() -> None:
+    assert [c.gaussian_sigma for c in CHANNELS if not c.outcomes] == [0.5, 0.0]
+    assert all(c.gaussian_sigma is None for c in QUANTIZED)
     p, y = torch.tensor([0.3, -2.0]), torch.tensor([0.5, 0.5])
     mean, variance = GaussianNoise(0.0).moments(p, y, 0.2)
     assert torch.equal(mean, y)
@@ -467,12 +458,6 @@ def test_misfit_is_finite_and_is_half_the_squared_residual_of_exact_numbers() ->
     for channel in CHANNELS:
         s, y = cases(channel, far_out(channel))
         assert torch.all(channel.misfit(s, y).isfinite())
-
-
-def test_only_gaussian_noise_has_a_gaussian_sigma() -> None:
-    assert GaussianNoise(0.0).gaussian_sigma == 0
-    assert GaussianNoise(0.3).gaussian_sigma == 0.3
-    assert all(c.gaussian_sigma is None for c in CHANNELS if not isinstance(c, GaussianNoise))
 
 
 def test_values_are_signs_or_middles_of_bins() -> None:
