@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsplit.channels.normal import HalfLine, interval, inverse_mills, unit_nodes
+from diffsplit.channels.normal import HalfLine, Interval, inverse_mills, unit_nodes
 
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 U = [-1e3, -300.0, -50.0, -12.0, -5.0, -2.0, -0.5, -1e-3, 0.0, 0.1, 1.0, 3.0, 6.0, 12.0]
@@ -58,7 +58,7 @@ def test_interval_has_every_digit_however_far_or_narrow(
 ) -> None:
     low = torch.tensor([-5, -2, -1.2, -0.5, -0.01, 0, 0.3, 1, 2, 5, 8, 20, 1000], dtype=dtype)
     wide = torch.tensor(width, dtype=dtype)
-    found = interval(low, low + wide, wide.expand_as(low))
+    found = Interval(low, low + wide, wide.expand_as(low))
     for i, a in enumerate(low.tolist()):
         expected = cut(a, wide.item())
         parts = (found.log_mass, found.mean, found.variance, found.shrink)
@@ -73,7 +73,7 @@ def test_interval_has_every_digit_however_far_or_narrow(
 def test_interval_is_symmetric_under_reflection() -> None:
     a = torch.tensor([-torch.inf, -3.0, 0.2, 40.0], dtype=torch.float64)
     b = torch.tensor([-2.0, 0.5, 0.3, 41.0], dtype=torch.float64)
-    right, left = interval(a, b, b - a), interval(-b, -a, b - a)
+    right, left = Interval(a, b, b - a), Interval(-b, -a, b - a)
     assert torch.equal(right.mean, -left.mean)
     assert torch.equal(right.log_mass, left.log_mass)
     assert torch.equal(right.variance, left.variance)

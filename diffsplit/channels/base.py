@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from diffsplit.channels.checks import check_measurements
 from diffsplit.noise import Generators
 
 __all__ = ["Channel", "Moments"]
@@ -93,9 +94,10 @@ class Channel(ABC):
             tau: prior variance, positive.
         """
 
-    @abstractmethod
     def value(self, y: Tensor) -> Tensor:
         """A number in the units of s that y stands for, for Aᵀy (the sign, a bin's middle)."""
+        check_measurements(y)
+        return y
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["broadcast", "check_signal", "like", "non_negative", "number", "positive"]
+__all__ = [
+    "broadcast",
+    "check_measurements",
+    "check_signal",
+    "like",
+    "non_negative",
+    "number",
+    "positive",
+]
 
 
 def number(name: str, value: object, low: float = -math.inf, expected: str = "") -> float:
@@ -57,6 +65,13 @@ def check_signal(s: object, batched: bool = False) -> None:
         raise InputError("s is a single number; give a batch (B, …), for example s[None].")
 
 
+def check_measurements(y: object) -> None:
+    """Raise InputError unless ``y`` is a tensor of real numbers."""
+    if not isinstance(y, Tensor) or y.dtype == torch.bool or y.is_complex():
+        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(f"measurements are a tensor of numbers, not {kind}.")
+
+
 def broadcast(s: Tensor, y: Tensor, level: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """``s`` and ``y`` in the common shape of the three, and ``level`` as a tensor.
 
@@ -69,9 +84,7 @@ def broadcast(s: Tensor, y: Tensor, level: float | Tensor = 1.0) -> tuple[Tensor
         InputError: a wrong type or device, shapes that do not fit, or a ``level`` out of range.
     """
     check_signal(s)
-    if not isinstance(y, Tensor) or y.dtype == torch.bool or y.is_complex():
-        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise InputError(f"measurements are a tensor of numbers, not {kind}.")
+    check_measurements(y)
     if y.device != s.device and y.ndim:
         raise InputError(f"s is on {s.device} and y on {y.device}; move one with .to(device).")
     if not isinstance(level, Tensor):

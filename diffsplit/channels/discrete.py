@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.channels.base import Channel, Moments
-from diffsplit.channels.checks import broadcast, check_signal
+from diffsplit.channels.checks import broadcast, check_measurements, check_signal
 from diffsplit.channels.normal import Cut
 from diffsplit.channels.prox import distance_to_minimizer
 from diffsplit.errors import InputError
@@ -208,7 +208,8 @@ class NoisyQuantizer(DiscreteChannel):
 
 def check_bits(y: Tensor) -> None:
     """Raise InputError unless all are −1 or +1."""
-    if not isinstance(y, Tensor) or not bool((y.abs() == 1).all()):
+    check_measurements(y)
+    if not bool((y.abs() == 1).all()):
         raise InputError("one-bit measurements are −1 or +1, and other values were given.")
 
 

@@ -83,9 +83,6 @@ class GaussianNoise(Channel):
         share = self.sigma**2 / (self.sigma**2 + tau)
         return Moments(y + share * (p - y), tau * share * torch.ones_like(p))
 
-    def value(self, y: Tensor) -> Tensor:
-        return y
-
     def config(self) -> dict[str, Any]:
         return {"kind": "gaussian", "sigma": self.sigma}
 

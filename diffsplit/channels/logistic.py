@@ -78,9 +78,6 @@ class Logistic(DiscreteChannel):
         found = _posterior(u, tau)
         return Moments(y * self.scale * found.mean, self.scale**2 * found.variance)
 
-    def value(self, y: Tensor) -> Tensor:
-        return y
-
     def check(self, y: Tensor) -> None:
         check_bits(y)
 

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Cut", "HalfLine", "Interval", "interval", "inverse_mills", "log_density", "unit_nodes"]
+__all__ = ["Cut", "HalfLine", "Interval", "inverse_mills", "log_density", "unit_nodes"]
 
 _ROOT_HALF = math.sqrt(0.5)
 
@@ -42,16 +42,6 @@ class Cut(Protocol):
     def shrink(self) -> Tensor: ...
     @property
     def variance(self) -> Tensor: ...
-
-
-class Interval(NamedTuple):
-    """X given a < X < b: see `interval`."""
-
-    log_mass: Tensor
-    mean: Tensor
-    excess: Tensor
-    variance: Tensor
-    shrink: Tensor
 
 
 class HalfLine:
@@ -120,38 +110,67 @@ def inverse_mills(u: Tensor) -> Tensor:
     return math.sqrt(2 / math.pi) / scaled
 
 
-def interval(a: Tensor, b: Tensor, width: Tensor) -> Interval:
-    """Probability and moments of X ~ N(0, 1) given a < X < b.
+class Interval:
+    """X ~ N(0, 1) given a < X < b.
+
+    The formulas hold for the interval or its mirror image, whichever has its middle above 0; its
+    edge nearer to 0 is called near.
 
     Args:
         a: lower edges, −∞ allowed.
         b: upper edges, ∞ allowed, but not both infinite.
         width: b − a, from wherever it is known without cancellation.
-
-    Returns:
-        ``log_mass`` log P, ``mean`` m, ``excess`` (mean distance from the edge nearer to 0, from a
-        where they are equally near, positive), ``variance`` V and ``shrink`` w.
     """
-    mirrored = a + b < 0
-    near = torch.where(mirrored, -b, a)
-    far = near + width  # not −a or b, which may have been rounded onto the near edge
-    outside = near > 0
-    mass, excess, variance = _beyond(near.clamp(min=-2), width)
 
-    low, high = log_density(near).exp(), log_density(far).exp()
-    inside = (torch.erf(_ROOT_HALF * far) - torch.erf(_ROOT_HALF * near)) / 2
-    missing = (torch.erfc(_ROOT_HALF * far) + torch.erfc(-_ROOT_HALF * near)) / 2
-    mean = -low * torch.expm1(-0.5 * (near + far) * width) / inside
-    # 50 φ(50) is zero in every dtype; ∞ φ(∞) would be NaN.
-    shrink = mean.square() + (far.clamp(max=50) * high - near * low) / inside
+    def __init__(self, a: Tensor, b: Tensor, width: Tensor) -> None:
+        self._mirrored = a + b < 0
+        self._near = torch.where(self._mirrored, -b, a)
+        self._far = self._near + width  # not −a or b, which may have been rounded onto the edge
+        self._outside = self._near > 0
+        self._width = width
 
-    variance = torch.where(outside | (shrink > 0.5), variance, 1 - shrink)
-    shrink = torch.where(outside, 1 - variance, shrink)
-    excess = torch.where(outside, excess, mean - near)
-    mean = torch.where(outside, near + excess, mean)
-    log_inside = torch.where(missing < 0.5, torch.log1p(-missing), inside.log())
-    log_mass = torch.where(outside, log_density(near) + mass.log(), log_inside)
-    return Interval(log_mass, torch.where(mirrored, -mean, mean), excess, variance, shrink)
+    @cached_property
+    def log_mass(self) -> Tensor:
+        """log P."""
+        missing = (torch.erfc(_ROOT_HALF * self._far) + torch.erfc(-_ROOT_HALF * self._near)) / 2
+        inside = torch.where(missing < 0.5, torch.log1p(-missing), self._if_inside[0].log())
+        outside = log_density(self._near) + self._if_outside[0].log()
+        return torch.where(self._outside, outside, inside)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        mean = torch.where(self._outside, self._near + self._if_outside[1], self._if_inside[1])
+        return torch.where(self._mirrored, -mean, mean)
+
+    @property
+    def excess(self) -> Tensor:
+        """Mean distance from the near edge, positive."""
+        inside = self._if_inside[1] - self._near
+        return torch.where(self._outside, self._if_outside[1], inside)
+
+    @property
+    def variance(self) -> Tensor:
+        by_quadrature = self._outside | (self._if_inside[2] > 0.5)
+        return torch.where(by_quadrature, self._if_outside[2], 1 - self._if_inside[2])
+
+    @property
+    def shrink(self) -> Tensor:
+        return torch.where(self._outside, 1 - self._if_outside[2], self._if_inside[2])
+
+    @cached_property
+    def _if_outside(self) -> tuple[Tensor, Tensor, Tensor]:
+        """P/φ(near), the mean excess and the variance, if 0 is not much above the near edge."""
+        return _beyond(self._near.clamp(min=-2), self._width)
+
+    @cached_property
+    def _if_inside(self) -> tuple[Tensor, Tensor, Tensor]:
+        """P, mean and shrink of the interval or its mirror image, if it holds 0."""
+        near, far = self._near, self._far
+        mass = (torch.erf(_ROOT_HALF * far) - torch.erf(_ROOT_HALF * near)) / 2
+        low, high = log_density(near).exp(), log_density(far).exp()
+        mean = -low * torch.expm1(-0.5 * (near + far) * self._width) / mass
+        # 50 φ(50) is zero in every dtype; ∞ φ(∞) would be NaN.
+        return mass, mean, mean.square() + (far.clamp(max=50) * high - near * low) / mass
 
 
 def _beyond(a: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -80,9 +80,6 @@ class OneBit(NoisyQuantizer):
     def misfit(self, s: Tensor, y: Tensor) -> Tensor:
         return self.nll(s, y) if self.flip else super().misfit(s, y)
 
-    def value(self, y: Tensor) -> Tensor:
-        return y
-
     def check(self, y: Tensor) -> None:
         check_bits(y)
 

@@ -41,7 +41,8 @@ def distance_to_minimizer(
     """The t in the bracket with μ t = m(t), to the rounding of z + t.
 
     Elements that have converged stay as they are, so that the result does not depend on the rest
-    of the batch. On a CPU the loop ends when all have; elsewhere that would wait for the device.
+    of the batch. The loop ends when all have, which is asked after every other step, because it
+    waits for the device.
 
     Args:
         slopes: t ↦ m(t) and ℓ''.
@@ -64,8 +65,9 @@ def distance_to_minimizer(
         m, curvature = slopes(t)
         residual, slope = mu * t - m, mu + curvature
         rounding = limits.eps * (slope * torch.maximum(size, t) + curvature * spread + 8 * m)
-        settled = (residual.abs() <= rounding) | (high <= low * (1 + 4 * limits.eps))
-        if step % 2 and not settled.is_meta and bool(settled.all()):
+        settled = (residual.abs() <= rounding) & (slope > 0)
+        settled |= high <= low * (1 + 4 * limits.eps)
+        if step % 2 and (settled.is_meta or bool(settled.all())):
             break
         beyond = (residual > 0) | (slope < 0) if first else (residual > 0) & (slope > 0)
         low, high = torch.where(beyond, low, q), torch.where(beyond, q, high)

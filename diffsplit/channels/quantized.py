@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import non_negative, number, positive
+from diffsplit.channels.checks import check_measurements, non_negative, number, positive
 from diffsplit.channels.discrete import NoisyQuantizer
-from diffsplit.channels.normal import Cut, Interval, interval
+from diffsplit.channels.normal import Cut, Interval
 from diffsplit.errors import InputError
 
 __all__ = ["Quantized"]
@@ -22,7 +22,7 @@ _MAX_BITS = 16
 
 
 class _Bins(NamedTuple):
-    """The bins of some measurements, or all of them in order.
+    """All bins in order, with one of NaN before and one after them.
 
     Attributes:
         lower: lower edges, which belong to their bins; the first is −∞.
@@ -64,6 +64,7 @@ class Quantized(NoisyQuantizer):
     edges: Sequence[float] | None = None
     sigma: float = 0.0
     limit: float = 1.0
+    outcomes: int = field(init=False, repr=False, compare=False)
     _tables: dict[tuple[torch.dtype, torch.device], _Bins] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -92,13 +93,16 @@ class Quantized(NoisyQuantizer):
 
     def value(self, y: Tensor) -> Tensor:
         """The middle of the bin (an outer one is as wide as its neighbor), in the default dtype."""
-        return self._bins(torch.empty((), device=y.device), y).middle
+        check_measurements(y)
+        table, row = self._look_up(torch.empty((), device=y.device), y)
+        return table.middle[row]
 
     def check(self, y: Tensor) -> None:
-        levels = len(self.inner_edges) + 1
-        if not bool(((y == y.round()) & (y >= 0) & (y < levels)).all()):
+        check_measurements(y)
+        y = y if y.is_floating_point() else y.long()  # 255 < 256 fails in uint8
+        if not bool(((y == y.round()) & (y >= 0) & (y < self.outcomes)).all()):
             raise InputError(
-                f"the measurements are numbers of bins, whole, from 0 to {levels - 1}; "
+                f"the measurements are numbers of bins, whole, from 0 to {self.outcomes - 1}; "
                 "others were given, so use the channel that they were made with."
             )
 
@@ -107,53 +111,49 @@ class Quantized(NoisyQuantizer):
         return {"kind": "quantized", **bins, "sigma": self.sigma, "limit": self.limit}
 
     def _outcome(self, s: Tensor) -> Tensor:
-        edges = self._table(s).lower[1:-1].contiguous()
+        edges = self._table(s).lower[2:-1].contiguous()
         return torch.bucketize(s.contiguous(), edges, right=True)
 
     def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
-        bins = self._bins(s, y)
-        return s.clamp(bins.lower, bins.top)
+        table, row = self._look_up(s, y)
+        return s.clamp(table.lower[row], table.top[row])
 
     def _reach(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        bins = self._bins(z, y)
-        left, right = z - bins.lower, bins.upper - z
+        table, row = self._look_up(z, y)
+        left, right = z - table.lower[row], table.upper[row] - z
         return (right - left).abs() / 2, torch.minimum(left.abs(), right.abs())
 
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Interval:
-        bins = self._bins(s, y)
-        return interval((bins.lower - s) / scale, (bins.upper - s) / scale, bins.width / scale)
+        table, row = self._look_up(s, y)
+        lower, upper = (table.lower[row] - s) / scale, (table.upper[row] - s) / scale
+        return Interval(lower, upper, table.width[row] / scale)
 
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
         assert isinstance(cut, Interval)
-        bins, distance = self._bins(p, y), scale * cut.excess
-        below = (bins.lower - p) + (bins.upper - p) < 0
-        seen = torch.where(below, bins.upper - distance, bins.lower + distance)
-        return seen.clamp(bins.lower, bins.top)
+        table, row = self._look_up(p, y)
+        lower, upper, distance = table.lower[row], table.upper[row], scale * cut.excess
+        below = (lower - p) + (upper - p) < 0
+        return torch.where(below, upper - distance, lower + distance).clamp(lower, table.top[row])
 
-    def _bins(self, s: Tensor, y: Tensor) -> _Bins:
-        """The bins numbered ``y``, in the dtype and on the device of ``s``; NaN for no number."""
-        known = (y >= 0) & (y < len(self.inner_edges) + 1) & (y == y.round())
-        index = torch.where(known, y.long(), len(self.inner_edges) + 1)
-        return _Bins(*(column[index] for column in self._table(s)))
+    def _look_up(self, s: Tensor, y: Tensor) -> tuple[_Bins, Tensor]:
+        """The table, and the row of each y: the first or the last where y is no bin's number."""
+        table = self._table(s)
+        row = (y.long() + 1).clamp(0, len(table.lower) - 1)
+        return table, torch.where(row == y + 1, row, 0) if y.is_floating_point() else row
 
     def _table(self, s: Tensor) -> _Bins:
-        """All bins, and at the end one of NaN."""
+        """The bins in the dtype and on the device of ``s``."""
         key = (s.dtype, s.device)
         if key not in self._tables:
             inner = torch.tensor(self.inner_edges, dtype=torch.float64)
             gaps = inner.diff() if len(inner) > 1 else torch.full((1,), self.limit).double()
-            ends = torch.tensor([-math.inf, math.inf, math.nan], dtype=torch.float64)
-            lower = torch.cat([ends[:1], inner, ends[2:]]).to(s.dtype)
-            upper = torch.cat([inner, ends[1:]]).to(s.dtype)
+            nan, infinity = inner.new_full((1,), math.nan), inner.new_full((1,), math.inf)
+            lower = torch.cat([nan, -infinity, inner, nan]).to(s.dtype)
+            upper = torch.cat([nan, inner, infinity, nan]).to(s.dtype)
             top = torch.nextafter(upper, torch.full_like(upper, -math.inf))
-            width = torch.cat([ends[1:2], inner.diff(), ends[1:]])
-            middle = torch.cat(
-                [
-                    inner[:1] - gaps[:1] / 2,
-                    inner + torch.cat([gaps, gaps[-1:]])[-len(inner) :] / 2,
-                    ends[2:],
-                ]
-            )
+            width = torch.cat([nan, infinity, inner.diff(), infinity, nan])
+            inside = inner + torch.cat([gaps, gaps[-1:]])[-len(inner) :] / 2
+            middle = torch.cat([nan, inner[:1] - gaps[:1] / 2, inside, nan])
             columns = (lower, upper, top, width, middle)
             self._tables[key] = _Bins(*(column.to(s.device, s.dtype) for column in columns))
         return self._tables[key]

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators
+from diffsplit.noise import Generators, randn_like, seeded
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
@@ -24,6 +25,8 @@ from diffsplit.solvers.sampling import SamplingSolver
 from diffsplit.solvers.spectral.renoising import Renoising
 
 __all__ = ["DiffEP"]
+
+MEAN_SQUARE, PROBES, LIMIT = 0.25, 1000, 0.6
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,12 @@ class DiffEP(SamplingSolver):
         Raises:
             InputError: neither suits it.
         """
-        operator, gram = problem.operator, problem.operator.gram
-        orthogonal = isinstance(gram, ScaledIdentity) and operator.size_out == operator.size_in
-        if Renoising.suits(problem) and not orthogonal:
+        if Renoising.suits(problem) and not _noisy_pixels(problem):
             return self._renoising()
         if MessagePassing.suits(problem):
             return self._message_passing()
         raise InputError(
-            f"DiffEP knows too little of {operator} to treat {problem.channel}: it needs "
+            f"DiffEP knows too little of {problem.operator} to treat {problem.channel}: it needs "
             "orthogonal rows (RandomizedTransform, PixelMask), i.i.d. entries (GaussianMatrix; "
             "from_matrix can be told of such rows), or a spectrum (Blur, Downsample, or "
             "from_matrix of up to 4096 columns); use one of these operators, or DiffOneBit or DCDP."
@@ -102,3 +103,20 @@ class DiffEP(SamplingSolver):
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
         return self.algorithm(problem)._solve(problem, y, prior, generator)
+
+
+def _noisy_pixels(problem: Problem) -> bool:
+    """Whether single measurements say so little that the error left by orthogonal rows is white.
+
+    The noise of a measurement, seen as an observation in Gaussian noise, is 1/h̄ − τ. One bit at
+    σ = 0.5 is above the limit on images, at σ = 0.05 far below it.
+    """
+    gram = problem.operator.gram
+    if not isinstance(gram, ScaledIdentity) or problem.channel.gaussian_sigma is not None:
+        return False
+    tau = MEAN_SQUARE * gram.mean
+    generator = seeded(0, "DiffEP")
+    s = tau**0.5 * randn_like(torch.empty(1, PROBES, dtype=torch.float64), generator)
+    y = problem.channel.sample(s, generator)
+    _, h = problem.channel.evidence_score(torch.zeros_like(s), y, tau)
+    return 1 / float(h.mean()) - tau > LIMIT**2 * gram.mean

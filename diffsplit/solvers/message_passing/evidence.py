@@ -14,13 +14,14 @@ noise of known size anchors the scale, which the correlation of the two scores s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 
 from diffsplit.channels.base import Channel
 
-__all__ = ["Level", "column", "level_by_evidence"]
+__all__ = ["Level", "column", "level_by_evidence", "newton_in_log"]
 
 NEWTON_STEPS = 6
 LONGEST_STEP = 1.2
@@ -48,6 +49,26 @@ def column(v: Tensor, like: Tensor) -> Tensor:
 
 def _total(q: Tensor) -> Tensor:
     return q.flatten(1).sum(1)
+
+
+def newton_in_log(
+    predicted: Tensor, spread: float, score: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> Tensor:
+    """The level that maximizes an evidence times a prior of its logarithm, for each image.
+
+    Args:
+        predicted: center of the prior ``(B,)``.
+        spread: its standard deviation.
+        score: of a level, the slope and negative curvature of the log evidence in its logarithm,
+            ``(B,)`` each.
+    """
+    center = predicted.clamp(min=1e-12).log()
+    log = center
+    for _ in range(NEWTON_STEPS):
+        slope, information = score(log.exp())
+        slope, information = slope - (log - center) / spread**2, information + 1 / spread**2
+        log = log + (slope / information).clamp(-LONGEST_STEP, LONGEST_STEP)
+    return log.exp()
 
 
 def level_by_evidence(

@@ -1,25 +1,27 @@
-"""Renoising: message passing for Gaussian noise where A = U diag(s) Vᵀ is known.
+"""Renoising: what message passing becomes where A sees some directions well and others not at all.
 
-A blur, a mask or a down-sampling leaves an error that is not white. With an estimate of error
-variance v and measurements of noise σ_y, the error along a singular direction after the data is
+A blur, a mask or a down-sampling leaves an error that is not white, and a denoiser wants white
+noise. With the measurements of a direction read as an observation z̃ of variance ν (see
+`observation`), a falling grid of levels σ, and x̂ the last answer,
 
-    e(s) = v σ_y²/(σ_y² + v s²),   v itself where s = 0.
+    r = x̂ + min(1, σ²/ν)(z̃ − z) + √(σ² − ν)₊ ξ       along a direction that is seen
+    r = x̂ + √(σ² − κ w)₊ ξ                            along one that is hidden
+    x̂ ← D(r, σ)
 
-Noise of variance (σ² − e(s))₊ along each direction makes the whole error white at the next level σ
-of a falling grid, and so again what the denoiser was trained on. In coefficients c = Vᵀx̂, ŷ = Uᵀy:
+No answer of the denoiser that the data have corrected goes into r twice: once σ is below every √ν,
+the step is r = x̂ + σ²/σ_y² Aᵀ(y − A x̂), whose fixed point is the posterior mean for any Gaussian
+prior. Hidden directions get next to no fresh noise (κ is large): r = x̂ there has E[x0 | seen] for
+its fixed point, and noise would make the mean a draw. At the end, what r did not carry of the
+measurements is added, q = (1/ν − 1/σ²)₊:  z ← z + t q/(1 + t q)(z̃ − z), t the error of z.
 
-    c ← c + w s/(σ_y² + w s²) (ŷ − s c)               posterior after the data
-    r = V (c + √(σ² − e)₊ ξ),   x̂ = D(r, σ),   v = v(σ),   c = Vᵀx̂
+The error w of the coordinates comes from the evidence. Where all directions are seen alike, it is
+that of the extrinsic image x2 = (x̂ − α r)/(1 − α), with α the share of the fresh noise that the
+denoiser let through, ⟨n, Δz⟩/⟨n, n⟩: the divergence by Stein's identity, at no further evaluation.
 
-The denoiser's error is larger than its mean v where A looks (it measures what images have most of),
-so in the range of A its variance w is read off the residual, E(ŷ − s c)² = s² w + σ_y², one number
-per image. Measured on cats at σ_y = 0.05 this is worth 1.2 dB (×4) and 0.8 dB (blur).
+A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y] that the same
+observation makes of D, always down to noise that cannot be seen.
 
-Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the residual estimate is ours.
-
-The walk leads to the posterior mean: fresh noise at every level forgets which of the likely images
-the last one was heading for. A posterior sample keeps to one: it is plain reverse diffusion with
-the denoiser E[x0 | x_σ, y] that the same data step makes of D.
+Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the rest is ours.
 """
 
 from __future__ import annotations
@@ -33,41 +35,39 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
-from diffsplit.operators.gram import IIDRows, RandomRows
-from diffsplit.operators.spectrum import Spectrum
+from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Algorithm, are_counts, zeros_for
-from diffsplit.solvers.message_passing.denoiser import divergence
+from diffsplit.solvers.base import Algorithm, are_counts, is_number, zeros_for
+from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
 from diffsplit.solvers.sampling import SamplingSolver
+from diffsplit.solvers.spectral.observation import Observation, directions_of
 
 __all__ = ["Renoising"]
 
-NOISE_FLOOR = 1e-3
-"""Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
-
-CALM = 4.0
-"""In pixels that a mask hides, the error counts so many times: less fresh noise makes the walk less
-of a sample, and more of a mean. On ten cats that is worth 0.4 dB (box) and 0.6 to 0.8 dB (half of
-the pixels). Where whole frequencies are hidden it would leave a texture behind."""
-
 HIGHEST, LOWEST = 2.0, 0.03
 """Ends of the grid: above the first no detail survives, below the second none is to be seen."""
+LEAST, LARGEST = 0.003, 0.9
+"""Bounds of α."""
 
 
 @dataclass(frozen=True)
 class Renoising(SamplingSolver):
-    """Renoising, for Gaussian noise and any operator with a spectrum.
+    """Renoising, for operators with a spectrum or orthogonal rows, and any channel.
 
     Attributes:
         levels: noise levels, and denoiser evaluations, of a walk: to the mean, or to one sample.
+        hidden_noise: κ ≥ 0: the larger, the less fresh noise in hidden directions. None stands for
+            100, but single bits want more noise on the way: with two outcomes it is 4 where A
+            sees its directions alike, and else 1.
         output, samples: see `SamplingSolver`.
     """
 
     levels: int = 20
+    hidden_noise: float | None = None
 
     step_fields: ClassVar[tuple[str, ...]] = ("levels",)
 
@@ -75,17 +75,29 @@ class Renoising(SamplingSolver):
         super().__post_init__()
         if not are_counts(self.levels):
             raise InputError(f"levels is a whole number from 1 up, not {self.levels!r}.")
+        if self.hidden_noise is not None and not is_number(self.hidden_noise, 0):
+            raise InputError(f"hidden_noise is a number ≥ 0 or None, not {self.hidden_noise}.")
 
     @staticmethod
     def suits(problem: Problem) -> bool:
-        """Whether the method applies, and the error that A leaves is uneven."""
-        random = isinstance(problem.operator.gram, (IIDRows, RandomRows))
-        gaussian = problem.channel.gaussian_sigma is not None
-        return gaussian and problem.operator.has_spectrum and not random
+        """Whether the error that A leaves is uneven, and its directions are known.
+
+        Random rows, and an A that sees everything alike, leave a white error.
+        """
+        operator, gram = problem.operator, problem.operator.gram
+        if isinstance(gram, IIDRows | RandomRows):
+            return False
+        if isinstance(gram, ScaledIdentity):
+            return operator.size_out < operator.size_in
+        return operator.has_spectrum
 
     def check(self, problem: Problem, prior: Denoiser) -> None:
+        super().check(problem, prior)
         if not self.suits(problem):
-            raise InputError("renoising needs Gaussian noise and a spectrum; use DiffEP.")
+            raise InputError(
+                "renoising needs an operator with a spectrum (a Blur, a Downsample, a PixelMask) "
+                "that leaves an uneven error; DiffEP chooses the algorithm for a problem."
+            )
 
     def steps_at_most(self, problem: Problem) -> int:
         return self.levels * (self.draws + (self.output == "mean"))
@@ -95,9 +107,9 @@ class Renoising(SamplingSolver):
     ) -> Algorithm:
         mean, draws = None, []
         if self.output == "mean":
-            mean = yield from renoised(problem, y, prior, generator, self.levels)
+            mean = yield from self._mean(problem, y, prior, generator)
         for number in range(1, self.draws + 1):
-            draw = yield from renoised_sample(problem, y, prior, generator, self.levels, number)
+            draw = yield from self._sample(problem, y, prior, generator, number)
             draws.append(draw)
         samples = torch.stack(draws) if draws else None
         if mean is None:
@@ -105,106 +117,99 @@ class Renoising(SamplingSolver):
             mean = samples[0]
         return self.answer(mean, samples, None)
 
+    def _kappa(self, problem: Problem, alike: bool) -> float:
+        if self.hidden_noise is not None:
+            return self.hidden_noise
+        if problem.channel.outcomes != 2:
+            return 100.0
+        return 4.0 if alike else 1.0
 
-def renoised(
-    problem: Problem, y: Tensor, prior: Denoiser, generator: Generators, steps: int
-) -> Generator[State, None, Tensor]:
-    """One walk down the grid: ``(B, *shape)`` after ``steps`` network evaluations."""
-    data = _DataStep(problem, y)
-    calm = torch.where(data.seen, 1.0, CALM if problem.operator.pixels is not None else 1.0)
-    x, t = zeros_for(problem, y), y.new_full((len(y),), prior.mean_square)
-    c, e = data(data.spectrum.analyze(x), t, t)
-    for level in _grid(data, prior, steps):
-        sigma = torch.full_like(t, level)
-        noise = (level**2 - calm * e).clamp(min=0).sqrt() * randn_like(c, generator)
-        c, e = _corrected(data, prior, data.spectrum.synthesize(c + noise), sigma, generator)
-        x = prior.clip(data.spectrum.synthesize(c))
-        yield State(sigma, x)
-    return x
+    def _mean(
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+    ) -> Generator[State, None, Tensor]:
+        """One walk down the grid to the posterior mean ``(B, *shape)``."""
+        seen, gaussian = directions_of(problem, y), problem.channel.gaussian_sigma is not None
+        end = 0.25 if gaussian else 1.0  # of the noise of what is seen best
+        kappa = self._kappa(problem, seen.alike)
+        x = zeros_for(problem, y)
+        z, w = seen.analyze(x), x.new_full((len(y),), prior.mean_square)
+        data = seen.observe(z, w)
+        level, alpha = (
+            torch.full_like(w, min(HIGHEST, prior.sigma_max)),
+            torch.full_like(w, LARGEST),
+        )
+        for left in range(self.levels, 0, -1):
+            if left < self.levels:
+                last = (end * seen.finest(data).sqrt()).clamp(min=LOWEST).minimum(level)
+                level = level * (last / level) ** (1 / left)
+            variance = column(level.square(), z)
+            noise = randn_like(x, generator)
+            along = seen.analyze(noise)
+            fresh = (variance - data.variance).clamp(min=0).sqrt() * along
+            hidden = (level.square() - kappa * data.w).clamp(min=0).sqrt()
+            step = (variance / data.variance).clamp(max=1) * (data.value - z)
+            r = x + seen.lift(step + fresh) + column(hidden, x) * (noise - seen.lift(along))
+            x = prior.clip(prior.denoise(r, level))
+            before, z = z, seen.analyze(x)
+            power = _total(fresh.square())
+            share = _total(fresh * (z - before)) / power.clamp(min=1e-12)
+            enough = power > 0.05 * seen.count * level.square()
+            alpha = torch.where(enough, share, alpha).clamp(LEAST, LARGEST)
+            extrinsic, error = x, level.square() * alpha
+            if seen.alike:
+                extrinsic = (x - column(alpha, x) * r) / column(1 - alpha, x)
+                error = error / (1 - alpha)
+            data = seen.observe(seen.analyze(extrinsic) if seen.alike else z, error)
+            t = data.w if not seen.alike else 1 / (1 / data.w + 1 / level.square())
+            rest = (1 / data.variance - 1 / variance).clamp(min=0) * column(t, z)
+            x_end = prior.clip(x + seen.lift(rest / (1 + rest) * (data.value - z)))
+            yield State(level, x_end)
+        return x_end
 
+    def _sample(
+        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators, number: int
+    ) -> Generator[State, None, Tensor]:
+        """One posterior sample ``(B, *shape)``.
 
-def renoised_sample(
-    problem: Problem,
-    y: Tensor,
-    prior: Denoiser,
-    generator: Generators,
-    steps: int,
-    number: int,
-) -> Generator[State, None, Tensor]:
-    """One posterior sample: ``(B, *shape)`` after ``steps`` network evaluations.
+        Args:
+            number: of the walk, for its states.
+        """
+        seen = directions_of(problem, y)
+        x = zeros_for(problem, y)
+        z, w = seen.analyze(x), x.new_full((len(y),), prior.mean_square)
+        data = seen.observe(z, w)
+        high = min(HIGHEST, prior.sigma_max)
+        known = x + seen.lift(_gain(data, z) * (data.value - z))
+        noise = randn_like(x, generator)
+        along = seen.analyze(noise)
+        # The error of the start, in the noise of the first level: e = w ν/(w + ν), w where hidden.
+        left = (high**2 + _gain(data, z) * data.variance).sqrt() * along
+        r = known + seen.lift(left) + column((high**2 + w).sqrt(), x) * (noise - seen.lift(along))
+        grid = log_grid(LOWEST, high, self.levels)[::-1] if self.levels > 1 else [high]
+        last = [data.w, column(torch.full_like(w, high), w)]
 
-    Args:
-        number: of the walk, for its states.
-    """
-    data = _DataStep(problem, y)
-    x, t = zeros_for(problem, y), y.new_full((len(y),), prior.mean_square)
-    c, e = data(data.spectrum.analyze(x), t, t)
-    grid = _grid(data, prior, steps)
-    start = c + (grid[0] ** 2 + e).sqrt() * randn_like(c, generator)
+        def conditioned(x: Tensor, sigma: Tensor) -> Tensor:
+            """E[x0 | x_σ, y]: the prior's answer, and then the measurements'."""
+            level = sigma.expand(len(x))
+            clean = prior.clip(prior.denoise(x, level))
+            error = prior.error(level)
+            guess = last[0] * (level / last[1]) if error is None else error
+            z = seen.analyze(clean)
+            data = seen.observe(z, guess.expand(len(x)))
+            last[:] = data.w, level
+            return prior.clip(clean + seen.lift(_gain(data, z) * (data.value - z)))
 
-    def conditioned(x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x_σ, y]: the prior's answer, and then the measurements'."""
-        level = sigma.expand(len(x))
-        c, _ = _corrected(data, prior, x, level, generator)
-        return prior.clip(data.spectrum.synthesize(c))
-
-    x = data.spectrum.synthesize(start)
-    for step in walk(conditioned, x, [*grid, 0.0], generator, order=2):
-        x = step.x
-        yield State(step.sigma, step.clean, walk=number)
-    return prior.clip(x)
-
-
-def _corrected(
-    data: _DataStep, prior: Denoiser, r: Tensor, sigma: Tensor, generator: Generators
-) -> tuple[Tensor, Tensor]:
-    """The denoised image in the spectrum after the data, and its error variance."""
-    x = prior.clip(prior.denoise(r, sigma))
-    error = prior.error(sigma)
-    if error is None:
-        direction = randn_like(r, generator).sign()
-        error = divergence(prior, r, sigma, x, direction) * sigma.square()
-    t = error
-    return data(data.spectrum.analyze(x), t, sigma.square())
-
-
-class _DataStep:
-    """c ↦ the posterior mean given the measurements, and its variance, per direction."""
-
-    def __init__(self, problem: Problem, y: Tensor) -> None:
-        self.spectrum: Spectrum = problem.operator.spectrum()
-        spectrum = self.spectrum
-        self.noise = max(problem.channel.gaussian_sigma or 0.0, NOISE_FLOOR) ** 2
-        self.y = spectrum.analyze_measurement(y if y.is_floating_point() else y.float())
-        s = spectrum.singular_values.to(self.y).expand(spectrum.shape)
-        self.s, self.seen = s, s > 0
-        self.column = (-1,) + (1,) * len(spectrum.shape)
-
-    def __call__(self, c: Tensor, v: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
-        """From error variance ``v`` per image, at most ``bound`` in any direction."""
-        v, bound = v.view(self.column), bound.view(self.column)
-        residual = self.y - self.s * c
-        w = self._range_error(residual, v, bound)
-        total = self.noise + w * self.s.square()
-        posterior = c + w * self.s / total * residual
-        return posterior, torch.where(self.seen, w * self.noise / total, v)
-
-    def _range_error(self, residual: Tensor, v: Tensor, bound: Tensor) -> Tensor:
-        """w from E residual² = s² w + σ_y², weighted as maximum likelihood does at w = v."""
-        square = self.s.square()
-        weight = square / (self.noise + v * square).square()
-        dims = tuple(range(1, residual.ndim))
-        excess = (weight * (residual.square() - self.noise)).sum(dims, keepdim=True)
-        w = excess / (weight * square).sum(dims, keepdim=True)
-        return torch.minimum(torch.maximum(w, 0.05 * v), torch.maximum(bound, v))
+        for step in walk(conditioned, r, [*grid, 0.0], generator, order=2):
+            r = step.x
+            yield State(step.sigma, step.clean, walk=number)
+        return prior.clip(r)
 
 
-def _grid(data: _DataStep, prior: Denoiser, steps: int) -> list[float]:
-    """Levels from `HIGHEST` down to where measurements of this noise have nothing left to say.
+def _gain(data: Observation, z: Tensor) -> Tensor:
+    """w/(w + ν): how far the observation moves the coordinates."""
+    w = column(data.w, z)
+    return w / (w + data.variance)
 
-    At half of σ_y/s_max even the direction that A shows best is known better from the prior.
-    """
-    high = min(HIGHEST, prior.sigma_max)
-    end = data.noise**0.5 / (2 * float(data.s.max()))
-    low = min(max(end, LOWEST, prior.sigma_min), high)
-    return log_grid(low, high, steps)[::-1] if steps > 1 and low < high else [high] * steps
+
+def _total(q: Tensor) -> Tensor:
+    return q.flatten(1).sum(1)
