@@ -11,22 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators, randn_like, seeded
+from diffsplit.noise import Generators
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm
 from diffsplit.solvers.message_passing.message_passing import MessagePassing
 from diffsplit.solvers.sampling import SamplingSolver
+from diffsplit.solvers.spectral.observation import LITTLE_NOISE, measurement_noise
 from diffsplit.solvers.spectral.renoising import Renoising
 
 __all__ = ["DiffEP"]
 
-MEAN_SQUARE, PROBES, LIMIT = 0.25, 1000, 0.6
+MUCH_NOISE = 1.0
+"""In a measurement: twice what the pixels of images vary by."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class DiffEP(SamplingSolver):
         Raises:
             InputError: neither suits it.
         """
-        if Renoising.suits(problem) and not _noisy_pixels(problem):
+        if Renoising.suits(problem) and not _leaves_white_errors(problem):
             return self._renoising()
         if MessagePassing.suits(problem):
             return self._message_passing()
@@ -105,18 +107,28 @@ class DiffEP(SamplingSolver):
         return self.algorithm(problem)._solve(problem, y, prior, generator)
 
 
-def _noisy_pixels(problem: Problem) -> bool:
-    """Whether single measurements say so little that the error left by orthogonal rows is white.
+def _leaves_white_errors(problem: Problem) -> bool:
+    """Whether orthogonal rows that are not random leave an error that is white all the same.
 
-    The noise of a measurement, seen as an observation in Gaussian noise, is 1/h̄ − τ. One bit at
-    σ = 0.5 is above the limit on images, at σ = 0.05 far below it.
+    It is so where single measurements say little beside what their neighbors say: with much noise,
+    or with some where every hidden pixel has a seen neighbor (half of the pixels at random, but not
+    a box). One bit at σ = 0.5 is some noise, the logistic channel much.
     """
-    gram = problem.operator.gram
-    if not isinstance(gram, ScaledIdentity) or problem.channel.gaussian_sigma is not None:
+    operator, channel = problem.operator, problem.channel
+    if not isinstance(operator.gram, ScaledIdentity):
         return False
-    tau = MEAN_SQUARE * gram.mean
-    generator = seeded(0, "DiffEP")
-    s = tau**0.5 * randn_like(torch.empty(1, PROBES, dtype=torch.float64), generator)
-    y = problem.channel.sample(s, generator)
-    _, h = problem.channel.evidence_score(torch.zeros_like(s), y, tau)
-    return 1 / float(h.mean()) - tau > LIMIT**2 * gram.mean
+    if operator.size_out == operator.size_in and (channel.outcomes or 0) <= 2:
+        return True
+    if channel.gaussian_sigma is not None:
+        return False
+    noise = measurement_noise(problem)
+    return noise > MUCH_NOISE or (noise > LITTLE_NOISE and _is_scattered(operator.pixels))
+
+
+def _is_scattered(pixels: Tensor | None) -> bool:
+    """Whether nine in ten hidden pixels have a seen one beside them."""
+    if pixels is None or pixels.ndim != 3:
+        return False
+    near = max_pool2d(pixels[None].float(), 3, stride=1, padding=1)[0] > 0
+    hidden = ~pixels
+    return int((near & hidden).sum()) >= 0.9 * int(hidden.sum())

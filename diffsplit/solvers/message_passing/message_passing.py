@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
+from diffsplit.operators.gram import IIDRows, RandomRows
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number, zeros_for
@@ -32,6 +33,7 @@ from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.message_passing.modules import module_for
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.sampling import SamplingSolver
+from diffsplit.solvers.spectral.observation import has_faint_scale
 
 __all__ = ["MessagePassing"]
 
@@ -46,6 +48,11 @@ AGREEMENT = 0.7
 UNSETTLED = (
     "the exchange did not settle, or its predictions and the measurements disagree: the picture "
     "may be unlike what the prior knows, or the noise level wrong"
+)
+
+NOT_RANDOM = (
+    "the rows of the operator are not random and its bits have little noise: the error is uneven, "
+    "and its size is not known"
 )
 
 
@@ -132,7 +139,13 @@ class MessagePassing(SamplingSolver):
         if self.draws:
             samples = yield from self.drawn(prior, r_kept, v_kept.sqrt(), generator)
         reason = "" if bool(good.all()) else UNSETTLED
+        if has_faint_scale(problem) and not _has_random_rows(problem):
+            good, reason = torch.zeros_like(good), NOT_RANDOM
         return self.answer(image, samples, error, good, reason)
+
+
+def _has_random_rows(problem: Problem) -> bool:
+    return isinstance(problem.operator.gram, IIDRows | RandomRows)
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

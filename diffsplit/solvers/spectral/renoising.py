@@ -44,7 +44,7 @@ from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
 from diffsplit.solvers.sampling import SamplingSolver
-from diffsplit.solvers.spectral.observation import Observation, directions_of
+from diffsplit.solvers.spectral.observation import Observation, directions_of, has_faint_scale
 
 __all__ = ["Renoising"]
 
@@ -52,6 +52,10 @@ HIGHEST, LOWEST = 2.0, 0.03
 """Ends of the grid: above the first no detail survives, below the second none is to be seen."""
 LEAST, LARGEST = 0.003, 0.9
 """Bounds of α."""
+FAINT_SCALE = (
+    "single bits with little noise, behind an operator whose rows are not random, hardly tell the "
+    "contrast of a picture: it may be wrong"
+)
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,12 @@ class Renoising(SamplingSolver):
     def suits(problem: Problem) -> bool:
         """Whether the error that A leaves is uneven, and its directions are known.
 
-        Random rows, and an A that sees everything alike, leave a white error.
+        Random rows leave a white error.
         """
-        operator, gram = problem.operator, problem.operator.gram
+        gram = problem.operator.gram
         if isinstance(gram, IIDRows | RandomRows):
             return False
-        if isinstance(gram, ScaledIdentity):
-            return operator.size_out < operator.size_in
-        return operator.has_spectrum
+        return isinstance(gram, ScaledIdentity) or problem.operator.has_spectrum
 
     def check(self, problem: Problem, prior: Denoiser) -> None:
         super().check(problem, prior)
@@ -115,6 +117,9 @@ class Renoising(SamplingSolver):
         if mean is None:
             assert samples is not None  # at least one was drawn
             mean = samples[0]
+        if has_faint_scale(problem):
+            unsure = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+            return self.answer(mean, samples, None, unsure, FAINT_SCALE)
         return self.answer(mean, samples, None)
 
     def _kappa(self, problem: Problem, alike: bool) -> float:
@@ -128,8 +133,8 @@ class Renoising(SamplingSolver):
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Generator[State, None, Tensor]:
         """One walk down the grid to the posterior mean ``(B, *shape)``."""
-        seen, gaussian = directions_of(problem, y), problem.channel.gaussian_sigma is not None
-        end = 0.25 if gaussian else 1.0  # of the noise of what is seen best
+        seen = directions_of(problem, y)
+        end = 1.0 if problem.channel.outcomes == 2 else 0.25  # of the noise of what is seen best
         kappa = self._kappa(problem, seen.alike)
         x = zeros_for(problem, y)
         z, w = seen.analyze(x), x.new_full((len(y),), prior.mean_square)
