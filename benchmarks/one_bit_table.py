@@ -53,7 +53,11 @@ def main() -> None:
     options_of = parser(__doc__)
     add_image_options(options_of, images=32)
     options_of.add_argument(
-        "--lambdas", type=float, nargs="+", default=LAMBDAS, help="to choose from"
+        "--lambdas",
+        type=float,
+        nargs="*",
+        default=LAMBDAS,
+        help="to choose from; none: the paper's",
     )
     spacings = get_args(Spacing)
     options_of.add_argument("--spacings", nargs="+", choices=spacings, default=spacings)
@@ -79,7 +83,7 @@ def main() -> None:
             paper = DiffOneBit(spacing=spacing)
             label = f"Diff-OneBit, {spacing} levels"
             solvers[f"{label} (λ {paper.weight(problem):g} of the paper)"] = paper
-            if tuning is None:
+            if tuning is None or not options.lambdas:
                 continue
             for step, chosen in (("", paper), (", exact step", replace(paper, data_step="exact"))):
                 lam = best_lambda(chosen, options.lambdas, problem, tuning, prior)

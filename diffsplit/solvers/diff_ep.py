@@ -12,23 +12,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
-from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm
 from diffsplit.solvers.message_passing.message_passing import MessagePassing
+from diffsplit.solvers.problem_facts import leaves_white_errors
 from diffsplit.solvers.sampling import SamplingSolver
-from diffsplit.solvers.spectral.observation import LITTLE_NOISE, measurement_noise
 from diffsplit.solvers.spectral.renoising import Renoising
 
 __all__ = ["DiffEP"]
-
-MUCH_NOISE = 1.0
-"""In a measurement: twice what the pixels of images vary by."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class DiffEP(SamplingSolver):
         Raises:
             InputError: neither suits it.
         """
-        if Renoising.suits(problem) and not _leaves_white_errors(problem):
+        if Renoising.suits(problem) and not leaves_white_errors(problem):
             return self._renoising()
         if MessagePassing.suits(problem):
             return self._message_passing()
@@ -105,30 +100,3 @@ class DiffEP(SamplingSolver):
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
         return self.algorithm(problem)._solve(problem, y, prior, generator)
-
-
-def _leaves_white_errors(problem: Problem) -> bool:
-    """Whether orthogonal rows that are not random leave an error that is white all the same.
-
-    It is so where single measurements say little beside what their neighbors say: with much noise,
-    or with some where every hidden pixel has a seen neighbor (half of the pixels at random, but not
-    a box). One bit at σ = 0.5 is some noise, the logistic channel much.
-    """
-    operator, channel = problem.operator, problem.channel
-    if not isinstance(operator.gram, ScaledIdentity):
-        return False
-    if operator.size_out == operator.size_in and (channel.outcomes or 0) <= 2:
-        return True
-    if channel.gaussian_sigma is not None:
-        return False
-    noise = measurement_noise(problem)
-    return noise > MUCH_NOISE or (noise > LITTLE_NOISE and _is_scattered(operator.pixels))
-
-
-def _is_scattered(pixels: Tensor | None) -> bool:
-    """Whether nine in ten hidden pixels have a seen one beside them."""
-    if pixels is None or pixels.ndim != 3:
-        return False
-    near = max_pool2d(pixels[None].float(), 3, stride=1, padding=1)[0] > 0
-    hidden = ~pixels
-    return int((near & hidden).sum()) >= 0.9 * int(hidden.sum())

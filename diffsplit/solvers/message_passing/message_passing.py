@@ -24,16 +24,19 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
-from diffsplit.operators.gram import IIDRows, RandomRows
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number, zeros_for
 from diffsplit.solvers.message_passing.denoiser import DenoiserModule
 from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.message_passing.modules import module_for
+from diffsplit.solvers.problem_facts import (
+    has_faint_scale,
+    has_random_rows,
+    is_scattered,
+)
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.sampling import SamplingSolver
-from diffsplit.solvers.spectral.observation import has_faint_scale
 
 __all__ = ["MessagePassing"]
 
@@ -51,8 +54,8 @@ UNSETTLED = (
 )
 
 NOT_RANDOM = (
-    "the rows of the operator are not random and its bits have little noise: the error is uneven, "
-    "and its size is not known"
+    "the rows of the operator are not random: the error that they leave is uneven, and its size is "
+    "not known"
 )
 
 
@@ -139,13 +142,10 @@ class MessagePassing(SamplingSolver):
         if self.draws:
             samples = yield from self.drawn(prior, r_kept, v_kept.sqrt(), generator)
         reason = "" if bool(good.all()) else UNSETTLED
-        if has_faint_scale(problem) and not _has_random_rows(problem):
+        uneven = has_faint_scale(problem) or not is_scattered(problem.operator.pixels)
+        if uneven and not has_random_rows(problem):
             good, reason = torch.zeros_like(good), NOT_RANDOM
         return self.answer(image, samples, error, good, reason)
-
-
-def _has_random_rows(problem: Problem) -> bool:
-    return isinstance(problem.operator.gram, IIDRows | RandomRows)
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -26,28 +26,16 @@ from torch import Tensor
 
 from diffsplit.channels.base import Channel
 from diffsplit.channels.gaussian import GaussianNoise
-from diffsplit.noise import randn_like, seeded
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.problem import Problem
 from diffsplit.solvers.message_passing.evidence import column, newton_in_log
 
-__all__ = [
-    "LITTLE_NOISE",
-    "NOISE_FLOOR",
-    "Directions",
-    "Observation",
-    "directions_of",
-    "has_faint_scale",
-    "measurement_noise",
-]
+__all__ = ["NOISE_FLOOR", "Directions", "Observation", "directions_of"]
 
 NOISE_FLOOR = 1e-3
 """Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
 SPREAD = 0.3
 """Standard deviation of log w around what is known of it beforehand."""
-MEAN_SQUARE, PROBES = 0.25, 1000
-LITTLE_NOISE = 0.6
-"""Below it, the noise of a measurement is small beside what an image varies by."""
 RANK = 1e-6
 """Singular values below this share of the largest count as zero."""
 
@@ -176,27 +164,6 @@ def directions_of(problem: Problem, y: Tensor) -> Directions:
     """The directions that an operator sees, with the measurements of them."""
     alike = isinstance(problem.operator.gram, ScaledIdentity)
     return (EqualDirections if alike else SpectralDirections)(problem, y)
-
-
-def measurement_noise(problem: Problem) -> float:
-    """Standard deviation of one measurement, read as an observation in Gaussian noise, over √c.
-
-    It is √(1/h̄ − τ) for s ~ N(0, τ) with the mean square of natural images behind it, and σ for
-    Gaussian noise. One bit gives 0.38 without noise and 0.73 with σ = 0.5.
-    """
-    channel, c = problem.channel, problem.operator.gram.mean
-    if channel.gaussian_sigma is not None:
-        return channel.gaussian_sigma / math.sqrt(c)
-    tau, generator = MEAN_SQUARE * c, seeded(0, "measurement_noise")
-    s = math.sqrt(tau) * randn_like(torch.empty(1, PROBES, dtype=torch.float64), generator)
-    y = channel.sample(s, generator)
-    _, h = channel.evidence_score(torch.zeros_like(s), y, tau)
-    return math.sqrt(max(1 / float(h.mean()) - tau, 0.0) / c)
-
-
-def has_faint_scale(problem: Problem) -> bool:
-    """Whether single bits have so little noise that they hardly tell the scale of an image."""
-    return problem.channel.outcomes == 2 and measurement_noise(problem) < LITTLE_NOISE
 
 
 def _linearized(

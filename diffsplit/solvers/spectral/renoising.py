@@ -41,10 +41,11 @@ from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm, are_counts, is_number, zeros_for
 from diffsplit.solvers.message_passing.evidence import column
+from diffsplit.solvers.problem_facts import has_faint_scale
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
 from diffsplit.solvers.sampling import SamplingSolver
-from diffsplit.solvers.spectral.observation import Observation, directions_of, has_faint_scale
+from diffsplit.solvers.spectral.observation import Observation, directions_of
 
 __all__ = ["Renoising"]
 
