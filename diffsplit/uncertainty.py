@@ -156,12 +156,12 @@ def _risks(result: Recovery, images: Tensor, level: float, factors: Tensor) -> T
 
     In doubt is an entry whose interval at a factor of 1 is wider than the least.
     """
-    half, least = result.half_width(level).double(), rounding(result.bounds)
-    distance = (images.to(half) - result.image.double()).abs()
+    half, least = result.half_width(level).cpu().double(), rounding(result.bounds)
+    distance = (images.to(half) - result.image.to(half)).abs()
     enough = torch.where(distance <= least, 0, distance / half).flatten(1)  # factors that cover
     risks = []
     for needed, doubtful in zip(enough, half.flatten(1) > least, strict=True):
-        chosen = needed[doubtful].sort().values.cpu()
+        chosen = needed[doubtful].sort().values
         inside = torch.searchsorted(chosen, factors, right=True)
         risks.append(1 - inside / len(chosen) if len(chosen) else torch.zeros_like(factors))
     return torch.stack(risks)

@@ -180,10 +180,14 @@ def test_images_with_generators_of_their_own_are_calibrated_alike_in_every_batch
     assert len(factors) == 1
 
 
-def test_coverage_counts_what_lies_in_the_interval_and_leaves_out_what_was_measured() -> None:
+@pytest.mark.parametrize("factor", [0.01, 2.5])
+def test_coverage_counts_what_lies_in_the_interval_and_leaves_out_what_was_measured(
+    factor: float,
+) -> None:
     samples = 0.3 * torch.randn(8, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     truth = (2 * samples[0]).clamp(-1, 1)
-    result = replace(recovery_of(samples[1:], 0.01, (-1.0, 1.0)), interval_factor=2.5)
+    result = replace(recovery_of(samples[1:], 0.01, (-1.0, 1.0)), interval_factor=factor)
+    truth[..., ::2] = result.image[..., ::2] + 0.9 / 255  # in the narrowest interval
     low, high = result.interval(0.8)
     inside = ((low <= truth) & (truth <= high)).float()
     assert coverage(result, truth, 0.8).tolist() == pytest.approx(
