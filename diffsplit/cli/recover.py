@@ -73,7 +73,7 @@ def recover(
         typer.Option(
             min=1,
             max=1000,
-            help="The most steps (default for diffep 8, or 20 if it renoises, for diff-onebit 20, "
+            help="The most steps (default for diffep 10, or 20 if it renoises, for diff-onebit 20, "
             "and for dcdp the rounds of its paper, 4 to 20).",
         ),
     ] = None,

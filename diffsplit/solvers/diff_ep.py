@@ -28,8 +28,9 @@ __all__ = ["DiffEP"]
 
 @dataclass(frozen=True)
 class DiffEP(SamplingSolver):
-    """`MessagePassing` or `Renoising`, whichever suits the problem.
+    """Expectation propagation with a diffusion model, for any channel: our own solver.
 
+    It runs `MessagePassing` or `Renoising`, whichever suits the operator.
     The result knows how good it is: ``predicted_error`` is the mean squared error per entry that
     the exchange found, image by image, and ``converged`` says where it did not settle.
 
