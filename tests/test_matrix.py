@@ -87,6 +87,9 @@ def checked(solver: str, operator: str, channel: str, prior: ds.Denoiser) -> Non
         result = SOLVERS[solver](problem, y, prior, generator=torch.Generator().manual_seed(1))
     except ds.InputError:
         return
+    if result.converged is not None and not result.converged.any():
+        assert result.reason
+        return
     linear = psnr(linear_baseline(problem)(problem, y).image, x).mean()
     found = psnr(result.image, x).mean()
     # A linear filter inverts a mild blur without noise; and it may be the best there is.

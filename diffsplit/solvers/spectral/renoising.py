@@ -18,6 +18,9 @@ The error w of the coordinates comes from the evidence. Where all directions are
 that of the extrinsic image x2 = (x̂ − α r)/(1 − α), with α the share of the fresh noise that the
 denoiser let through, ⟨n, Δz⟩/⟨n, n⟩: the divergence by Stein's identity, at no further evaluation.
 
+Single bits with little noise do not tell the contrast of a picture (see `has_faint_scale`); there
+x̂ is held to the mean square of the prior's images.
+
 A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y] that the same
 observation makes of D, always down to noise that cannot be seen.
 
@@ -134,7 +137,7 @@ class Renoising(SamplingSolver):
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Generator[State, None, Tensor]:
         """One walk down the grid to the posterior mean ``(B, *shape)``."""
-        seen = directions_of(problem, y)
+        seen, faint = directions_of(problem, y), has_faint_scale(problem)
         end = 1.0 if problem.channel.outcomes == 2 else 0.25  # of the noise of what is seen best
         kappa = self._kappa(problem, seen.alike)
         x = zeros_for(problem, y)
@@ -156,6 +159,9 @@ class Renoising(SamplingSolver):
             step = (variance / data.variance).clamp(max=1) * (data.value - z)
             r = x + seen.lift(step + fresh) + column(hidden, x) * (noise - seen.lift(along))
             x = prior.clip(prior.denoise(r, level))
+            if faint:  # bits alone do not stop the contrast from growing
+                energy = x.flatten(1).square().mean(1) / prior.mean_square
+                x = x / column(energy.clamp(min=1).sqrt(), x)
             before, z = z, seen.analyze(x)
             power = _total(fresh.square())
             share = _total(fresh * (z - before)) / power.clamp(min=1e-12)
