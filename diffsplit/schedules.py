@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
+from diffsplit.arguments import are_counts
 from diffsplit.errors import InputError
 
 __all__ = [
@@ -57,10 +58,14 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
     Returns:
         ``steps + 1`` falling values; the last is 0.
     """
-    if not 1 <= start <= 1000:
-        raise InputError(f"timestep {start}; the DDPM grid has 1 to 1000, so choose among those.")
-    if not 1 <= steps <= start:
-        raise InputError(f"{steps} steps; the DDPM grid has 1 to {start}, so choose among those.")
+    if not are_counts(start) or start > 1000:
+        raise InputError(
+            f"timestep {start!r:.40}; the DDPM grid has 1 to 1000: choose among those."
+        )
+    if not are_counts(steps) or steps > start:
+        raise InputError(
+            f"{steps!r:.40} steps; the DDPM grid has 1 to {start}: choose among those."
+        )
     if not isinstance(spacing, str) or spacing not in get_args(Spacing):
         raise InputError(f"spacing is one of {get_args(Spacing)}, not {spacing!r}.")
     sigmas = ddpm_sigmas()

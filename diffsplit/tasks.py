@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from diffsplit.arguments import image_shape
 from diffsplit.channels import Channel, GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.errors import InputError
 from diffsplit.operators import (
@@ -26,7 +27,7 @@ from diffsplit.operators import (
     PixelMask,
     RandomizedTransform,
 )
-from diffsplit.problem import Problem
+from diffsplit.problem import FAR_OUTSIDE, Problem
 
 __all__ = ["OPERATORS", "TASKS", "Task", "problem"]
 
@@ -105,7 +106,7 @@ def problem(
     Raises:
         InputError: an unknown task, a parameter that the task does not have, or one out of range.
     """
-    task = TASKS.get(name)
+    task = TASKS.get(name) if isinstance(name, str) else None
     if task is None:
         raise InputError(f"there is no task {name!r:.40}; choose one of {', '.join(TASKS)}.")
     given = {
@@ -120,9 +121,7 @@ def problem(
         if value is not None and parameter not in task.parameters:
             known = ", ".join(task.parameters)
             raise InputError(f"the task {name} has no {parameter}, only {known}; leave it out.")
-    if len(shape) != 3:
-        raise InputError(f"the tasks measure images of shape (C, H, W), not {tuple(shape)}.")
-    size = (int(shape[0]), int(shape[1]), int(shape[2]))
+    size = image_shape(shape)
     share = 0.5 if fraction is None else fraction
     if "operator" in task.parameters:
         a = _sums(size, operator, rows, ratio, fraction, seed)
@@ -201,7 +200,23 @@ def _channel(
     limit = 1.0
     if operator.pixels is None:
         # Sums of pixels are near normal, of variance c̄ E[x²]: three deviations hold 99.7 % of them.
-        square = MEAN_SQUARE if images is None else images.square().mean().item()
+        square = MEAN_SQUARE if images is None else _mean_square(images)
         limit = max(3 * math.sqrt(operator.gram.mean * square), 1e-3)
     sigma = 0.0 if sigma is None else sigma
     return Quantized(bits=4 if bits is None else bits, sigma=sigma, limit=limit)
+
+
+def _mean_square(images: object) -> float:
+    """E[x²] of images on [-1, 1].
+
+    Raises:
+        InputError: they are none.
+    """
+    if isinstance(images, Tensor) and images.is_floating_point() and images.numel():
+        square = images.square().mean().item()
+        if square <= FAR_OUTSIDE**2:
+            return square
+    raise InputError(
+        "the images are a tensor of floats (B, C, H, W) on [-1, 1]; convert 8-bit values with "
+        "ds.images.from_uint8."
+    )

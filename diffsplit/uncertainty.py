@@ -39,7 +39,7 @@ from diffsplit.solvers.intervals import check_level, rounding
 from diffsplit.solvers.recovery import Recovery
 from diffsplit.solvers.sampling import SamplingSolver
 
-__all__ = ["calibrate", "coverage", "images_needed"]
+__all__ = ["calibrate", "coverage"]
 
 FACTORS = torch.logspace(-1, 1.5, 501, dtype=torch.float64)
 """What the factor is chosen from, in steps of 1.2 %."""
@@ -94,7 +94,7 @@ def calibrate(
         raise InputError(
             f"largest_risk lies above 1 − level = {allowed:.3g} and is at most 1, not {largest!r}."
         )
-    count, needed = len(images), images_needed(level, delta, largest)
+    count, needed = len(images), _images_needed(level, delta, largest)
     if count < needed:
         raise InputError(
             f"a guarantee at level {level} and delta {delta} takes {needed} images or more, and "
@@ -130,13 +130,21 @@ def coverage(result: Recovery, images: Tensor, level: float = 0.9) -> Tensor:
         images: the true ones ``(B, *shape)``.
 
     Raises:
-        InputError: there are fewer than two samples, or ``level`` is not between 0 and 1.
+        InputError: there are fewer than two samples, ``level`` is not between 0 and 1, or the
+            images are not those of the recovery.
     """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        raise InputError("the true images are a tensor of floats on [-1, 1]; convert them.")
+    if images.shape != result.image.shape:
+        raise InputError(
+            f"true images of shape {tuple(result.image.shape)} were expected, not "
+            f"{tuple(images.shape)}; give those that were measured."
+        )
     factor = torch.tensor([result.interval_factor], dtype=torch.float64)
     return 1 - _risks(result, images, level, factor)[:, 0]
 
 
-def images_needed(level: float, delta: float, largest_risk: float) -> int:
+def _images_needed(level: float, delta: float, largest_risk: float) -> int:
     """The fewest images that can guarantee anything: as many as if none of them had a risk."""
     most = 1
     while not _controlled(torch.zeros(most, 1), 1 - level, delta, largest_risk):

@@ -83,10 +83,7 @@ def checked(solver: str, operator: str, channel: str, prior: ds.Denoiser) -> Non
     x = example_cats()[:4]
     problem = ds.Problem(OPERATORS[operator](), CHANNELS[channel])
     y = problem.measure(x, generator=torch.Generator().manual_seed(0))
-    try:
-        result = SOLVERS[solver](problem, y, prior, generator=torch.Generator().manual_seed(1))
-    except ds.InputError:
-        return
+    result = SOLVERS[solver](problem, y, prior, generator=torch.Generator().manual_seed(1))
     if result.converged is not None and not result.converged.any():
         assert result.reason
         return
@@ -107,9 +104,21 @@ def test_some_problems_of_every_kind_are_solved(
     checked(solver, operator, channel, prior)
 
 
+def is_refused(solver: str, operator: str, channel: str) -> bool:
+    """Noiseless quantizers have no gradient, which DCDP and Newton's method need."""
+    no_gradient = not CHANNELS[channel].smooth and CHANNELS[channel].gaussian_sigma is None
+    by_newton = solver == "DiffOneBit" and operator in ("gaussian", "blur", "motion", "bicubic")
+    exact_matrix = (operator, channel) == ("gaussian", "exact") and solver == "DiffOneBit"
+    return (no_gradient and (solver == "DCDP" or by_newton)) or exact_matrix
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("solver", "operator", "channel"), ALL)
 def test_every_problem_is_solved(
     solver: str, operator: str, channel: str, prior: ds.Denoiser
 ) -> None:
-    checked(solver, operator, channel, prior)
+    if not is_refused(solver, operator, channel):
+        checked(solver, operator, channel, prior)
+        return
+    with pytest.raises(ds.InputError):
+        checked(solver, operator, channel, prior)

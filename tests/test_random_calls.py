@@ -77,8 +77,12 @@ GOOD: dict[str, list[Any]] = {
     "array": [np.zeros((8, 8, 3), np.uint8)],
     "bytes": [torch.zeros(1, 3, 8, 8, dtype=torch.uint8)],
     "text": ["even", "linear", "ddim"],
+    "task": ["super-resolution", "motion-deblur", "onebit-cs"],
 }
 solvers = ds.solvers
+RECOVERY = solvers.DiffEP(iterations=2, samples=2, sample_steps=2)(
+    GOOD["problem"][0], GOOD["y"][0], PRIOR, generator=seed()
+)
 
 
 def _steps(kind: type[Solver]) -> Callable[..., Any]:
@@ -133,7 +137,19 @@ TARGETS: dict[str, tuple[Callable[..., Any], str]] = {
         lambda n, tau, s, p: solvers.DCDP(rounds=n, tau=tau, step_size=s, purifier=p),
         "count count sigma text",
     ),
-    "preset": (solvers.DCDP.preset, "text size text sigma"),
+    "preset": (solvers.DCDP.preset, "task size text sigma"),
+    "task": (ds.tasks.problem, "task shape"),
+    "task of rows": (
+        lambda r, s, x: ds.tasks.problem("quantized", SHAPE, rows=r, sigma=s, images=x),
+        "rows sigma x",
+    ),
+    "coverage": (lambda x, level: ds.uncertainty.coverage(RECOVERY, x, level), "x fraction"),
+    "interval": (lambda level: RECOVERY.interval(level)[0], "fraction"),
+    "for problem": (lambda task: solvers.DCDP.for_problem(GOOD["problem"][1], task), "task"),
+    "LatentDCDP": (lambda n, s: solvers.LatentDCDP(rounds=n, step_size=s), "count sigma"),
+    "Renoising": (lambda n, k: solvers.Renoising(levels=n, hidden_noise=k), "count sigma"),
+    "Wiener": (lambda power: solvers.Wiener(power), "x"),
+    "grid": (ds.schedules.ddpm_grid, "count rows text"),
     "solve DiffEP": (_steps(solvers.DiffEP), "problem y prior generator"),
     "solve Wiener": (_steps(solvers.Wiener), "problem y prior generator"),
     "solve DCDP": (

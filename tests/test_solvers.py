@@ -116,7 +116,7 @@ def test_posterior_samples_have_the_exact_mean_and_spread():
     result = solver(problem, y, prior, generator=_seed(2))
     assert result.samples.shape == (60, 2, *SHAPE)
     assert (result.samples.mean(0) - mean).square().mean() < 0.1 * variance
-    assert result.std.square().mean().item() == pytest.approx(variance, rel=0.1)
+    assert result.samples.var(0).mean().item() == pytest.approx(variance, rel=0.1)
 
 
 def test_a_prior_without_an_error_curve_is_measured_by_its_divergence():
@@ -300,7 +300,7 @@ def test_a_run_that_diverges_is_stopped_at_the_step_that_did():
         return x * math.nan if len(calls) == 3 else x
 
     problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
-    with pytest.raises(DivergenceError, match="DiffOneBit left the finite numbers at step 3"):
+    with pytest.raises(DivergenceError, match="DiffOneBit gave NaN or infinity at step 3"):
         DiffOneBit(steps=9)(problem, torch.ones(1, 200), from_callable(broken, SHAPE))
     assert len(calls) == 3
 
@@ -387,10 +387,11 @@ def test_a_trace_applies_the_operator_only_when_somebody_looks_or_memory_runs_ou
         trace.add(State(1.0, x))
         assert count.operator == 0
         torch.testing.assert_close(trace["misfit"][0], problem.misfit(x, y))
-    assert count.operator == 4
+    assert count.operator == 2  # of the line above
     monkeypatch.setattr("diffsplit.solvers.recovery.KEPT_BYTES", 2 * x.nbytes)
     trace = Trace(problem, y)
     with counting() as count:
         for _ in range(3):
             trace.add(State(1.0, x))
-        assert count.operator == 6
+        assert count.operator == 0  # the misfits of a trace are not part of the method
+        assert not trace._unseen

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "diffsplit"
 ROOMS = [
     {"errors", "counting"},
+    {"arguments"},
     {"devices", "noise", "schedules"},
     {"channels", "operators"},
     {"problem", "io"},

@@ -17,7 +17,7 @@ from diffsplit.solvers import DiffEP, Recovery, State
 from diffsplit.solvers.intervals import calibrated_std, student_quantile
 from diffsplit.solvers.recovery import Trace
 from diffsplit.solvers.sampling import SamplingSolver
-from diffsplit.uncertainty import _controlled, calibrate, coverage, images_needed
+from diffsplit.uncertainty import _controlled, _images_needed, calibrate, coverage
 
 ENTRIES, PRIOR_VARIANCE, NOISE = 400, 0.25, 0.5
 PRIOR = GaussianPrior((ENTRIES,), 0.0, PRIOR_VARIANCE)
@@ -234,7 +234,7 @@ def test_a_mean_risk_a_little_below_the_allowed_is_recognized(n: int, safe: floa
 def test_as_many_images_are_needed_as_could_guarantee_anything(
     level: float, largest: float
 ) -> None:
-    n = images_needed(level, 0.1, largest)
+    n = _images_needed(level, 0.1, largest)
     assert n >= math.log(0.1) / math.log((largest - 1 + level) / largest)
     for count, enough in ((n, True), (n - 1, False)):
         assert bool(_controlled(torch.zeros(count, 1), 1 - level, 0.1, largest)) is enough

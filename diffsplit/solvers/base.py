@@ -1,51 +1,44 @@
 """What all solvers share: the call, the checks, and the one place that drives an algorithm.
 
 An algorithm is a generator: it yields its `State` after each step and returns its `Answer`. Here
-it is run, counted, timed, traced, shown to the user's callback, and stopped where it leaves the
-finite numbers.
+it is run, counted, timed, traced, shown to the user's callback, and stopped where it gives NaN or
+infinity.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Generator
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from diffsplit.arguments import TINY, are_counts, is_number
 from diffsplit.counting import counting
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.noise import Generators, check_generators, default_generator
 from diffsplit.priors.base import Denoiser, Prior, per_image
 from diffsplit.problem import Problem
-from diffsplit.solvers.recovery import Answer, Callback, Recovery, State, Step, Trace
+from diffsplit.solvers.recovery import (
+    Answer,
+    Callback,
+    KeptMemory,
+    Recovery,
+    State,
+    Step,
+    Trace,
+)
 
 __all__ = ["TINY", "Algorithm", "Solver", "are_counts", "is_number", "zeros_for"]
 
 Algorithm = Generator[State, None, Answer]
 
-TINY = math.ulp(0.0)
-"""The least positive number: a bound that leaves out zero."""
-
 STEPS_UNSEEN = 16
 """Steps between two looks at whether the numbers are finite, on a device that a look makes wait."""
-
-
-def are_counts(*values: object) -> bool:
-    """Whether all values are integers from 1 up: a float is none, however round."""
-    return all(type(value) is int and value >= 1 for value in values)
-
-
-def is_number(value: object, low: float, high: float = math.inf) -> bool:
-    """Whether ``value`` is a finite real number from ``low`` to ``high``, and no truth value."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and math.isfinite(float(value)) and low <= float(value) <= high  # type: ignore[arg-type]
 
 
 def zeros_for(problem: Problem, y: Tensor) -> Tensor:
@@ -153,7 +146,7 @@ class Solver(ABC):
         Raises:
             InputError: shapes do not fit, ``y`` is not finite, ``prior`` or ``generator`` is none
                 or of the wrong kind, or the solver cannot treat the problem.
-            DivergenceError: a step left the finite numbers.
+            DivergenceError: a step gave NaN or infinity.
         """
         if not isinstance(problem, Problem):
             raise InputError(
@@ -167,13 +160,16 @@ class Solver(ABC):
                 f"the measurements are on {y.device} and the prior is on {prior.device}; move one "
                 "of them with .to(device)."
             )
+        if problem.channel.gaussian_sigma is not None and not y.is_floating_point():
+            y = y.to(torch.get_default_dtype())
         generator = default_generator() if generator is None else generator
         check_generators(generator, len(y))
         if callback is not None and not callable(callback):
             raise InputError(f"a callback is a function of a Step, not {callback!r:.40}.")
         self.check(problem, prior)
 
-        traces: dict[int, Trace] = defaultdict(lambda: Trace(problem, y))
+        memory = KeptMemory()
+        traces: dict[int, Trace] = defaultdict(lambda: Trace(problem, y, memory))
         total, index, finite = self.steps_at_most(problem), 0, _Finite(type(self).__name__)
         start = time.perf_counter()
         with torch.no_grad(), counting() as count:
@@ -184,7 +180,7 @@ class Solver(ABC):
                 except StopIteration as end:
                     answer: Answer = end.value
                     break
-                finite.look(index, state.image if state.consistent is None else state.consistent)
+                finite.look(index, state)
                 trace = traces[state.walk]
                 trace.add(state)
                 if callback is not None:
@@ -194,7 +190,7 @@ class Solver(ABC):
                     )
                     callback(step)
                 index += 1
-            clip = (lambda x: x.clamp(-1, 1)) if prior is None else prior.clip
+            clip = _to_images if prior is None or self.requires is None else prior.clip
             image = clip(answer.image)
             samples = None if answer.samples is None else clip(answer.samples)
             finite.end(image, samples)
@@ -206,12 +202,15 @@ class Solver(ABC):
             seconds=time.perf_counter() - start,
             trace=walks[0] if walks else Trace(problem, y),
             samples=samples,
-            std=samples.std(0) if samples is not None and len(samples) > 1 else None,
             sample_traces=tuple(traces[walk] for walk in sorted(traces) if walk > 0),
             predicted_error=answer.predicted_error,
             converged=answer.converged,
             reason=answer.reason,
         )
+
+
+def _to_images(x: Tensor) -> Tensor:
+    return x.clamp(-1, 1)
 
 
 class _Finite:
@@ -221,9 +220,12 @@ class _Finite:
         self.name = name
         self.first_bad: Tensor | None = None
 
-    def look(self, index: int, image: Tensor) -> None:
+    def look(self, index: int, state: State) -> None:
         """Note step ``index``; raises DivergenceError here or up to `STEPS_UNSEEN` steps later."""
-        now = torch.where(torch.isfinite(image).all(), -1, index)
+        image, finite = state.image, torch.isfinite(state.image).all()
+        if state.consistent is not None:
+            finite = finite & torch.isfinite(state.consistent).all()
+        now = torch.where(finite, -1, index)
         bad = self.first_bad
         self.first_bad = now if bad is None else torch.where(bad >= 0, bad, now)
         if image.device.type == "cpu" or index % STEPS_UNSEEN == STEPS_UNSEEN - 1:
@@ -243,6 +245,6 @@ class _Finite:
 
     def _sentence(self, where: str) -> str:
         return (
-            f"{self.name} left the finite numbers at {where}; check that the prior's answers are "
+            f"{self.name} gave NaN or infinity at {where}; check that the prior's answers are "
             "finite, the noise level and the scale of the operator, or use smaller steps."
         )

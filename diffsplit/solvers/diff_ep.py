@@ -31,8 +31,9 @@ class DiffEP(SamplingSolver):
     """Expectation propagation with a diffusion model, for any channel: our own solver.
 
     It runs `MessagePassing` or `Renoising`, whichever suits the operator.
-    The result knows how good it is: ``predicted_error`` is the mean squared error per entry that
-    the exchange found, image by image, and ``converged`` says where it did not settle.
+    Where messages pass, the result knows how good it is: ``predicted_error`` is the mean squared
+    error per entry that the exchange found, image by image, and ``converged`` says where it did not
+    settle. Renoising does not know its error: ``predicted_error`` is None.
 
     Attributes:
         levels: denoiser evaluations of a renoising walk, see `Renoising`.
@@ -50,6 +51,7 @@ class DiffEP(SamplingSolver):
     step_fields: ClassVar[tuple[str, ...]] = ("iterations", "levels")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._message_passing()
         self._renoising()
 
@@ -66,7 +68,13 @@ class DiffEP(SamplingSolver):
         )
 
     def _renoising(self) -> Renoising:
-        return Renoising(levels=self.levels, output=self.output, samples=self.samples)
+        return Renoising(
+            levels=self.levels,
+            output=self.output,
+            samples=self.samples,
+            sample_steps=self.sample_steps,
+            sampler=self.sampler,
+        )
 
     def algorithm(self, problem: Problem) -> MessagePassing | Renoising:
         """The one that runs for a problem.
@@ -86,13 +94,7 @@ class DiffEP(SamplingSolver):
         )
 
     def check(self, problem: Problem, prior: Denoiser) -> None:
-        algorithm = self.algorithm(problem)
-        algorithm.check(problem, prior)
-        if self.sampler is not None and isinstance(algorithm, Renoising):
-            raise InputError(
-                "a sampler serves measurements in bits and orthogonal or random operators; here "
-                "samples need the diffusion model itself, so leave out the sampler."
-            )
+        self.algorithm(problem).check(problem, prior)
 
     def steps_at_most(self, problem: Problem) -> int:
         return self.algorithm(problem).steps_at_most(problem)

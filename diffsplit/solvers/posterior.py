@@ -63,11 +63,11 @@ def posterior_samples(
         noisy, levels = r.repeat(n, *(1,) * (r.ndim - 1)), sigma.repeat(n)
         if isinstance(prior, ConsistencyModel):
             drawn = draw_from_noisy(prior, noisy, levels, steps, sources)
-            yield State(sigma, drawn[:batch], walk=number)
+            yield State(sigma, drawn[:batch].clone(), walk=number)
         else:
             for step in walk(clipped(prior), noisy, _grid(levels, steps), sources, order=2):
                 drawn = step.x
-                yield State(step.sigma[:batch], step.clean[:batch], walk=number)
+                yield State(step.sigma[:batch], step.clean[:batch].clone(), walk=number)
         draws.append(drawn.view(n, *r.shape))
     return torch.cat(draws)
 

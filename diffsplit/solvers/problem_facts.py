@@ -12,9 +12,20 @@ from diffsplit.noise import randn_like, seeded
 from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
 from diffsplit.problem import Problem
 
-__all__ = ["has_faint_scale", "has_random_rows", "is_scattered", "leaves_white_errors"]
+__all__ = [
+    "MEAN_SQUARE",
+    "NOISE_FLOOR",
+    "has_faint_scale",
+    "has_random_rows",
+    "is_scattered",
+    "leaves_white_errors",
+]
 
-MEAN_SQUARE, PROBES = 0.25, 1000
+MEAN_SQUARE = 0.25
+"""Of natural images on [-1, 1]."""
+NOISE_FLOOR = 1e-3
+"""Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
+PROBES = 1000
 
 LITTLE_NOISE, MUCH_NOISE = 0.6, 1.6
 """In a measurement, beside what the pixels of images vary by, 0.5."""

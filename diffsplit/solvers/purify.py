@@ -1,4 +1,4 @@
-"""Diffusion purification: noise enough to drown artifacts, then denoise (DCDP, Eq. 11 to 15).
+"""Diffusion purification: add noise that hides artifacts, then denoise (DCDP, Eq. 11 to 15).
 
     v = walk(x + σ n; σ = σ_0 > σ_1 > … > 0)
 
@@ -48,7 +48,7 @@ def purification_grid(
 def purify(
     prior: Denoiser | ConsistencyModel, x: Tensor, grid: list[float], generator: Generators
 ) -> Tensor:
-    """``x`` ``(B, *shape)`` submerged in noise of level ``grid[0]``, then walked down the grid."""
+    """``x`` ``(B, *shape)`` in noise of level ``grid[0]``, walked down the grid."""
     noisy = x + grid[0] * randn_like(x, generator)
     if isinstance(prior, ConsistencyModel):
         return prior.clip(prior.consistency(noisy, grid[0]))

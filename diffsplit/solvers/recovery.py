@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffsplit.counting import uncounted
 from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.priors.base import per_image
@@ -19,7 +20,7 @@ from diffsplit.solvers.intervals import check_level, rounding, student_quantile
 __all__ = ["Answer", "Callback", "Recovery", "State", "Step", "Trace"]
 
 KEPT_BYTES = 2**28
-"""The most memory that a trace spends on images whose misfit nobody has asked for yet."""
+"""The most memory that a run spends on images whose misfit nobody has asked for yet."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,17 @@ class Answer:
     reason: str = ""
 
 
+@dataclass
+class KeptMemory:
+    """Bytes of the images whose misfit nobody has asked for yet, of all traces of a run."""
+
+    taken: int = 0
+
+
+def _size(state: State) -> int:
+    return state.image.nbytes + (0 if state.consistent is None else state.consistent.nbytes)
+
+
 class Trace:
     """Per-step, per-image numbers: ``trace["sigma"]`` is ``(steps, B)``.
 
@@ -72,13 +84,19 @@ class Trace:
 
     Args:
         problem, y: what the misfit is measured with; None for a trace of ``numbers`` alone.
+        memory: shared by the traces of one run.
     """
 
-    def __init__(self, problem: Problem | None = None, y: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem | None = None,
+        y: Tensor | None = None,
+        memory: KeptMemory | None = None,
+    ) -> None:
         self._problem, self._y = problem, y
+        self._memory = KeptMemory() if memory is None else memory
         self._rows: list[dict[str, Tensor]] = []
         self._unseen: dict[int, State] = {}
-        self._bytes = 0
 
     def add(self, state: State) -> None:
         """Note one step."""
@@ -87,13 +105,14 @@ class Trace:
         self._rows.append({"sigma": sigma, **state.numbers})
         if self._problem is not None:
             self._unseen[index] = state
-            self._bytes += state.image.nbytes
-            if self._bytes > KEPT_BYTES:
+            self._memory.taken += _size(state)
+            if self._memory.taken > KEPT_BYTES:
                 self._look()
 
     @torch.no_grad()
+    @uncounted()
     def _look(self) -> None:
-        """Compute what was put off, and let go of the images."""
+        """Compute what was put off, and drop the images."""
         problem, y = self._problem, self._y
         for index, state in self._unseen.items():
             assert problem is not None
@@ -106,8 +125,8 @@ class Trace:
             agreement = problem.channel.sign_agreement(s, y)
             if agreement is not None:
                 row["sign_consistency"] = agreement.flatten(1).mean(1)
+        self._memory.taken -= sum(map(_size, self._unseen.values()))
         self._unseen.clear()
-        self._bytes = 0
 
     @property
     def rows(self) -> list[dict[str, Tensor]]:

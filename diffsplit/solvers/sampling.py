@@ -59,6 +59,8 @@ class SamplingSolver(Solver):
             )
         if not isinstance(self.output, str) or self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
+        if not is_number(self.interval_factor, TINY):
+            raise InputError(f"interval_factor is a number above 0, not {self.interval_factor!r}.")
 
     def __call__(
         self,
@@ -73,8 +75,6 @@ class SamplingSolver(Solver):
 
         Takes and raises what `Solver.__call__` does.
         """
-        if not is_number(self.interval_factor, TINY):
-            raise InputError(f"interval_factor is a number above 0, not {self.interval_factor!r}.")
         found = super().__call__(problem, y, prior, generator=generator, callback=callback)
         assert prior is not None  # the call checked it
         std = None
@@ -109,6 +109,11 @@ class SamplingSolver(Solver):
             raise InputError(
                 f"the sampler's images have shape {tuple(self.sampler.shape)} and the prior's "
                 f"{tuple(prior.shape)}; give a consistency model of the same size."
+            )
+        if self.sampler.device != prior.device:
+            raise InputError(
+                f"the sampler is on {self.sampler.device} and the prior on {prior.device}; move "
+                "one of them with .to(device)."
             )
         if self.draws == 0:
             raise InputError(

@@ -25,7 +25,7 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import LatentModel
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm, zeros_for
-from diffsplit.solvers.purify import check_purifier, purify
+from diffsplit.solvers.purify import purify
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.splitting.dcdp_presets import Family
 from diffsplit.solvers.splitting.decoupled import DecoupledSolver
@@ -75,7 +75,6 @@ class LatentDCDP(DecoupledSolver):
         check_gradient(problem.channel)
         if self.consistency == "pixel":
             self._check_pixel_step(problem)
-        check_purifier(self.purifier, prior.latent, self.levels)
 
     def _solve(
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators

@@ -27,7 +27,7 @@ class LinearEstimate(Solver):
         """Whether the estimate makes sense for a problem."""
 
     @abstractmethod
-    def _estimate(self, problem: Problem, y: Tensor, generator: Generators) -> Tensor:
+    def _estimate(self, problem: Problem, y: Tensor) -> Tensor:
         """The estimate ``(B, *shape_in)``."""
 
     @property
@@ -45,7 +45,7 @@ class LinearEstimate(Solver):
     def _solve(
         self, problem: Problem, y: Tensor, prior: object, generator: Generators
     ) -> Algorithm:
-        image = self._estimate(problem, y, generator)
+        image = self._estimate(problem, y)
         yield State(0.0, image.clamp(-1, 1))
         return Answer(image)
 

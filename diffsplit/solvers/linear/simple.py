@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffsplit.noise import Generators
 from diffsplit.problem import Problem
 from diffsplit.solvers.linear.base import LinearEstimate, as_numbers
 from diffsplit.solvers.linear.wiener import Wiener
+from diffsplit.solvers.problem_facts import MEAN_SQUARE
 
 __all__ = ["BackProjection", "Bicubic", "MeanFill", "linear_baseline"]
 
@@ -25,7 +26,7 @@ class Bicubic(LinearEstimate):
         stride = problem.operator.stride
         return stride is not None and stride > 1
 
-    def _estimate(self, problem: Problem, y: Tensor, generator: Generators) -> Tensor:
+    def _estimate(self, problem: Problem, y: Tensor) -> Tensor:
         operator, small = problem.operator, as_numbers(problem, y)
         # The operator's answer to a picture of ones is its gain, 1 for a plain reduction.
         gain = operator.apply(small.new_ones(1, *operator.shape_in))
@@ -44,7 +45,7 @@ class MeanFill(LinearEstimate):
         pixels = problem.operator.pixels
         return pixels is not None and pixels.ndim == 3 and not bool(pixels.all())
 
-    def _estimate(self, problem: Problem, y: Tensor, generator: Generators) -> Tensor:
+    def _estimate(self, problem: Problem, y: Tensor) -> Tensor:
         operator = problem.operator
         pixels = operator.pixels
         assert pixels is not None  # `check` saw to it
@@ -64,10 +65,10 @@ class BackProjection(LinearEstimate):
     def suits(cls, problem: Problem) -> bool:
         return True
 
-    def _estimate(self, problem: Problem, y: Tensor, generator: Generators) -> Tensor:
+    def _estimate(self, problem: Problem, y: Tensor) -> Tensor:
         image = problem.operator.adjoint(as_numbers(problem, y))
         scale = image.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
-        return 0.5 * image / scale.view(-1, *(1,) * (image.ndim - 1))
+        return math.sqrt(MEAN_SQUARE) * image / scale.view(-1, *(1,) * (image.ndim - 1))
 
 
 def linear_baseline(problem: Problem) -> LinearEstimate:

@@ -9,23 +9,18 @@ PSNR of noisy blurs and of denoising on the eight bundled cats: a comparison in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.fft import fftfreq, irfft2, rfft2
 
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators
 from diffsplit.problem import Problem
 from diffsplit.solvers.linear.base import LinearEstimate
+from diffsplit.solvers.problem_facts import MEAN_SQUARE, NOISE_FLOOR
 
-__all__ = ["NOISE_FLOOR", "Wiener", "natural_power"]
-
-MEAN_SQUARE = 0.25
-
-NOISE_FLOOR = 1e-3
-"""Stands for σ = 0: a quarter of the rounding error of an 8-bit image."""
+__all__ = ["Wiener", "natural_power"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +33,35 @@ class Wiener(LinearEstimate):
             None for `natural_power`.
     """
 
-    power: Tensor | None = None
+    power: Tensor | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        power = self.power
+        if power is not None and not (
+            isinstance(power, Tensor)
+            and power.layout is torch.strided
+            and power.is_floating_point()
+            and power.ndim in (2, 3)
+            and bool((power >= 0).all())
+        ):
+            raise InputError(
+                "the power of images is a tensor of variances ≥ 0, (H, W//2 + 1) or "
+                "(C, H, W//2 + 1); see natural_power."
+            )
 
     @classmethod
     def suits(cls, problem: Problem) -> bool:
         return problem.operator.stride == 1 and problem.channel.gaussian_sigma is not None
 
-    def _estimate(self, problem: Problem, y: Tensor, generator: Generators) -> Tensor:
+    def _estimate(self, problem: Problem, y: Tensor) -> Tensor:
         operator, sigma = problem.operator, problem.channel.gaussian_sigma
         assert sigma is not None  # `check` saw to it
         height, width = operator.shape_in[1:]
         power = natural_power(height, width) if self.power is None else self.power
-        if power.shape[-2:] != (height, width // 2 + 1):
+        expected = (operator.shape_in[0], height, width // 2 + 1)
+        if tuple(power.shape) not in (expected, expected[1:]):
             raise InputError(
-                f"the power of {height}×{width} images has shape {(height, width // 2 + 1)}, not "
+                f"the power of {height}×{width} images has shape {expected[1:]}, not "
                 f"{tuple(power.shape)}; see natural_power."
             )
         power = power.to(y.device, torch.float64)

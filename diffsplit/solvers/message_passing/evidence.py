@@ -21,13 +21,14 @@ from torch import Tensor
 
 from diffsplit.channels.base import Channel
 
-__all__ = ["Level", "column", "level_by_evidence", "newton_in_log"]
+__all__ = ["Level", "column", "level_by_evidence", "newton_in_log", "total"]
 
 NEWTON_STEPS = 6
 LONGEST_STEP = 1.2
 """Of log τ in one Newton step; of log b a twelfth."""
 GAIN_SPREAD = 0.1
-TINY = 1e-7
+LEAST = 1e-7
+"""Keeps a division away from zero."""
 
 
 class Level(NamedTuple):
@@ -47,7 +48,8 @@ def column(v: Tensor, like: Tensor) -> Tensor:
     return v.view(-1, *(1,) * (like.ndim - 1))
 
 
-def _total(q: Tensor) -> Tensor:
+def total(q: Tensor) -> Tensor:
+    """Sum over the entries of each image: ``(B,)``."""
     return q.flatten(1).sum(1)
 
 
@@ -89,14 +91,14 @@ def level_by_evidence(
         tau, q = log_tau.exp(), column(log_gain.exp(), p) * p
         g, h = channel.evidence_score(q, y, column(tau, p))
         score_tau, score_gain = 0.5 * (g.square() - h) * column(tau, p), g * q
-        cross = _total(score_tau * score_gain)
+        cross = total(score_tau * score_gain)
         if step == 0:
-            width = _gain_width(cross, _total(score_tau.square()))
-        info_tau, info_gain = 0.5 * _total(h.square()) * tau.square(), _total(h * q.square())
+            width = _gain_width(cross, total(score_tau.square()))
+        info_tau, info_gain = 0.5 * total(h.square()) * tau.square(), total(h * q.square())
         bound = 0.9 * (info_tau * info_gain).sqrt()
         cross = cross.minimum(bound).maximum(-bound)
-        slope_tau = _total(score_tau) - (log_tau - log_predicted) / spread**2
-        slope_gain = _total(score_gain) - log_gain / width.square()
+        slope_tau = total(score_tau) - (log_tau - log_predicted) / spread**2
+        slope_gain = total(score_gain) - log_gain / width.square()
         d, k = info_tau + 1 / spread**2, info_gain + 1 / width.square()
         determinant = d * k - cross.square()
         move_tau = (k * slope_tau - cross * slope_gain) / determinant
@@ -112,5 +114,5 @@ def _gain_width(cross: Tensor, square: Tensor) -> Tensor:
     For one bit κ = −2 (σ² + τ)/τ: without noise b is left alone. For real numbers, of which τ and b
     are read apart, κ is near 0, and b is left alone as well.
     """
-    kappa = cross.abs() / square.clamp(min=TINY)
-    return GAIN_SPREAD * (1 - 2 / kappa.clamp(min=TINY)).clamp(min=1e-3)
+    kappa = cross.abs() / square.clamp(min=LEAST)
+    return GAIN_SPREAD * (1 - 2 / kappa.clamp(min=LEAST)).clamp(min=1e-3)

@@ -1,7 +1,7 @@
 """Message passing between the measurements and a diffusion model.
 
-Splitting hands the denoiser an estimate that is biased towards its own last output, at a noise
-level that nobody checked. Here the two halves exchange extrinsic messages: the measurements send
+Splitting gives the denoiser an estimate that is biased towards its own last output, at a noise
+level that is not checked. Here the two halves exchange extrinsic messages: the measurements send
 r = x0 + N(0, v1 I), an image in white noise of known level, which is what the model was trained on;
 the denoiser answers with x̂ = D(r, √v1) and the share α of r in it. Neither the level nor the share
 is taken on trust: the first is corrected by the evidence of the measurements (see `evidence`), the
@@ -48,6 +48,8 @@ STEADY = 0.1
 AGREEMENT = 0.7
 """The most by which log v of the evidence and of the model may differ there."""
 
+NEGLIGIBLE = 1e-6
+"""A variance of v1 below which the image is exact: an eighth of a gray level."""
 UNSETTLED = (
     "the exchange did not settle, or its predictions and the measurements disagree: the picture "
     "may be unlike what the prior knows, or the noise level wrong"
@@ -123,7 +125,8 @@ class MessagePassing(SamplingSolver):
         for iteration in range(1, self.iterations + 1):
             r, v1 = measurements.send()
             moved = (v1 / v1_before - 1).abs()
-            settled = moved <= 2 * self.tolerance
+            exact = v1 <= NEGLIGIBLE
+            settled = (moved <= 2 * self.tolerance) | exact
             keep = self.damping * ((v1 > v1_before) & ~settled)
             x_hat, alpha = denoiser(r, v1, iteration)
             answer, expected = measurements.receive(x_hat, alpha, keep)
@@ -132,7 +135,8 @@ class MessagePassing(SamplingSolver):
             r_kept, v_kept = _where(better, r, r_kept), _where(better, v1, v_kept)
             error = _where(better, expected, error)
             surprise = (measurements.message.v / measurements.predicted).log().abs()
-            good = _where(active, (moved <= STEADY) & (surprise <= AGREEMENT) & better, good)
+            steady = (moved <= STEADY) & (surprise <= AGREEMENT) & better
+            good = _where(active, steady | exact, good)
             v1_before = _where(active, v1, v1_before)
             yield State(v_kept.sqrt(), image, {"predicted_error": error})
             active = active & ~settled

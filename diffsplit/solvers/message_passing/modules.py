@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffsplit.operators.gram import IIDRows, ScaledIdentity
 from diffsplit.problem import Problem
-from diffsplit.solvers.message_passing.evidence import TINY, column, level_by_evidence
+from diffsplit.solvers.message_passing.evidence import LEAST, column, level_by_evidence
 
 __all__ = ["IndependentRows", "MeasurementModule", "Message", "OrthogonalRows", "module_for"]
 
@@ -89,7 +89,7 @@ class MeasurementModule(ABC):
         tau = self.c * self.message.v
         g, h = self.channel.evidence_score(self.message.p, self.y, column(tau, self.message.p))
         mean = h.flatten(1).mean(1)
-        return g, mean.clamp(min=TINY).minimum((1 - TINY) / tau)
+        return g, mean.clamp(min=LEAST).minimum((1 - LEAST) / tau)
 
 
 class OrthogonalRows(MeasurementModule):

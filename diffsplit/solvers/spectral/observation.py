@@ -28,12 +28,11 @@ from diffsplit.channels.base import Channel
 from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.problem import Problem
-from diffsplit.solvers.message_passing.evidence import column, newton_in_log
+from diffsplit.solvers.message_passing.evidence import column, newton_in_log, total
+from diffsplit.solvers.problem_facts import NOISE_FLOOR
 
-__all__ = ["NOISE_FLOOR", "Directions", "Observation", "directions_of"]
+__all__ = ["Directions", "Observation", "directions_of"]
 
-NOISE_FLOOR = 1e-3
-"""Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
 SPREAD = 0.3
 """Standard deviation of log w around what is known of it beforehand."""
 RANK = 1e-6
@@ -148,10 +147,10 @@ class SpectralDirections(Directions):
         square = (self.s * self.seen).square()
 
         def score(w: Tensor) -> tuple[Tensor, Tensor]:
-            total = column(noise, residual) + column(w, residual) * square
-            share = column(w, residual) * square / total
-            slope = share * (residual.square() / total - 1)
-            return 0.5 * slope.flatten(1).sum(1), 0.5 * share.square().flatten(1).sum(1)
+            variance = column(noise, residual) + column(w, residual) * square
+            share = column(w, residual) * square / variance
+            slope = share * (residual.square() / variance - 1)
+            return 0.5 * total(slope), 0.5 * total(share.square())
 
         return newton_in_log(w, SPREAD, score)
 
@@ -173,8 +172,8 @@ def _linearized(
 
     def score(tau: Tensor) -> tuple[Tensor, Tensor]:
         g, h = channel.evidence_score(p, y, column(tau, p))
-        slope = 0.5 * (g.square() - h).flatten(1).sum(1) * tau
-        return slope, 0.5 * h.square().flatten(1).sum(1) * tau.square()
+        slope = 0.5 * total(g.square() - h) * tau
+        return slope, 0.5 * total(h.square()) * tau.square()
 
     tau = newton_in_log(tau, SPREAD, score)
     g, h = channel.evidence_score(p, y, column(tau, p))

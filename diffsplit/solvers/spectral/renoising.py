@@ -1,18 +1,17 @@
 """Renoising: what message passing becomes where A sees some directions well and others not at all.
 
-A blur, a mask or a down-sampling leaves an error that is not white, and a denoiser wants white
-noise. With the measurements of a direction read as an observation z̃ of variance ν (see
+A blur, a mask or a down-sampling leaves an error that is not white, and a denoiser is made for
+white noise. With the measurements of a direction read as an observation z̃ of variance ν (see
 `observation`), a falling grid of levels σ, and x̂ the last answer,
 
     r = x̂ + min(1, σ²/ν)(z̃ − z) + √(σ² − ν)₊ ξ       along a direction that is seen
     r = x̂ + √(σ² − κ w)₊ ξ                            along one that is hidden
     x̂ ← D(r, σ)
 
-No answer of the denoiser that the data have corrected goes into r twice: once σ is below every √ν,
-the step is r = x̂ + σ²/σ_y² Aᵀ(y − A x̂), whose fixed point is the posterior mean for any Gaussian
-prior. Hidden directions get next to no fresh noise (κ is large): r = x̂ there has E[x0 | seen] for
-its fixed point, and noise would make the mean a draw. At the end, what r did not carry of the
-measurements is added, q = (1/ν − 1/σ²)₊:  z ← z + t q/(1 + t q)(z̃ − z), t the error of z.
+Once σ is below every √ν, the step is r = x̂ + σ²/σ_y² Aᵀ(y − A x̂), whose fixed point is the
+posterior mean for any Gaussian prior. Hidden directions get next to no fresh noise (κ is large):
+r = x̂ there has E[x0 | seen] for its fixed point, and noise would make the mean a draw. At the end,
+what r did not carry of the measurements is added, q = (1/ν − 1/σ²)₊:  z ← z + t q/(1 + t q)(z̃ − z), t the error of z.
 
 The error w of the coordinates comes from the evidence. Where all directions are seen alike, it is
 that of the extrinsic image x2 = (x̂ − α r)/(1 − α), with α the share of the fresh noise that the
@@ -43,7 +42,7 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm, are_counts, is_number, zeros_for
-from diffsplit.solvers.message_passing.evidence import column
+from diffsplit.solvers.message_passing.evidence import column, total
 from diffsplit.solvers.problem_facts import has_faint_scale
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
@@ -104,6 +103,12 @@ class Renoising(SamplingSolver):
                 "renoising needs an operator with a spectrum (a Blur, a Downsample, a PixelMask) "
                 "that leaves an uneven error; DiffEP chooses the algorithm for a problem."
             )
+        if self.sampler is not None or self.sample_steps is not None:
+            raise InputError(
+                "where A leaves an uneven error, samples take the diffusion model itself and as "
+                "many steps as there are levels; leave out the sampler and sample_steps, which "
+                "serve random operators."
+            )
 
     def steps_at_most(self, problem: Problem) -> int:
         return self.levels * (self.draws + (self.output == "mean"))
@@ -163,8 +168,8 @@ class Renoising(SamplingSolver):
                 energy = x.flatten(1).square().mean(1) / prior.mean_square
                 x = x / column(energy.clamp(min=1).sqrt(), x)
             before, z = z, seen.analyze(x)
-            power = _total(fresh.square())
-            share = _total(fresh * (z - before)) / power.clamp(min=1e-12)
+            power = total(fresh.square())
+            share = total(fresh * (z - before)) / power.clamp(min=1e-12)
             enough = power > 0.05 * seen.count * level.square()
             alpha = torch.where(enough, share, alpha).clamp(LEAST, LARGEST)
             extrinsic, error = x, level.square() * alpha
@@ -198,7 +203,7 @@ class Renoising(SamplingSolver):
         left = (high**2 + _gain(data, z) * data.variance).sqrt() * along
         r = known + seen.lift(left) + column((high**2 + w).sqrt(), x) * (noise - seen.lift(along))
         grid = log_grid(LOWEST, high, self.levels)[::-1] if self.levels > 1 else [high]
-        last = [data.w, column(torch.full_like(w, high), w)]
+        last = [data.w, torch.full_like(w, high)]
 
         def conditioned(x: Tensor, sigma: Tensor) -> Tensor:
             """E[x0 | x_σ, y]: the prior's answer, and then the measurements'."""
@@ -221,7 +226,3 @@ def _gain(data: Observation, z: Tensor) -> Tensor:
     """w/(w + ν): how far the observation moves the coordinates."""
     w = column(data.w, z)
     return w / (w + data.variance)
-
-
-def _total(q: Tensor) -> Tensor:
-    return q.flatten(1).sum(1)

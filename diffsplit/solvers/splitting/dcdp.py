@@ -6,7 +6,7 @@ Algorithm 1. From v_0 = 0, for k = 1 … K:
     x_k = τ gradient steps with momentum on the misfit, from v_{k−1}      line 2, Eq. (10)
     v_k = purification of x_k at strength T_k                             line 3, Eq. (13)
 
-The strength falls, so that early rounds may invent and late ones only polish.
+The strength falls from round to round, and with it how much a round may change.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def preset_for(
     if family == "latent":
         settings["consistency"] = "pixel" if row.in_pixels else "latent"
     settings.update(overrides)
-    settings.setdefault("tau", max(GRADIENT_STEPS // max(settings["rounds"], 1), 1))
+    if are_counts(settings["rounds"]):  # else the solver says so
+        settings.setdefault("tau", max(GRADIENT_STEPS // settings["rounds"], 1))
     return settings
 
 

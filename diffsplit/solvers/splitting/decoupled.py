@@ -118,7 +118,7 @@ class DecoupledSolver(Solver):
         sigma = problem.channel.gaussian_sigma
         if sigma is None:
             return cls(**{"tau": 20, **settings})
-        if task not in TASKS:
+        if not isinstance(task, str) or task not in TASKS:
             return cls(**settings)
         side = problem.operator.shape_in[-1]
         return cls.preset(task, side, noise=sigma, ending="adapted", **settings)

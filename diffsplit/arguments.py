@@ -1,0 +1,38 @@
+"""Checks of arguments that many parts make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+from diffsplit.errors import InputError
+
+__all__ = ["TINY", "are_counts", "image_shape", "is_number"]
+
+TINY = math.ulp(0.0)
+"""The least positive number: a bound that leaves out zero."""
+
+
+def are_counts(*values: object) -> bool:
+    """Whether all values are integers from 1 up: a float is none, however round."""
+    return all(type(value) is int and value >= 1 for value in values)
+
+
+def is_number(value: object, low: float, high: float = math.inf) -> bool:
+    """Whether ``value`` is a finite real number from ``low`` to ``high``, and no truth value."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and math.isfinite(float(value)) and low <= float(value) <= high  # type: ignore[arg-type]
+
+
+def image_shape(shape: object) -> tuple[int, int, int]:
+    """``(C, H, W)`` of positive integers.
+
+    Raises:
+        InputError: it is none.
+    """
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if len(sizes) != 3 or not are_counts(*sizes):
+        raise InputError(f"images have a shape (C, H, W) of positive integers, not {shape!r:.60}.")
+    channels, height, width = sizes
+    return channels, height, width
