@@ -11,7 +11,8 @@ white noise. With the measurements of a direction read as an observation z̃ of 
 Once σ is below every √ν, the step is r = x̂ + σ²/σ_y² Aᵀ(y − A x̂), whose fixed point is the
 posterior mean for any Gaussian prior. Hidden directions get next to no fresh noise (κ is large):
 r = x̂ there has E[x0 | seen] for its fixed point, and noise would make the mean a draw. At the end,
-what r did not carry of the measurements is added, q = (1/ν − 1/σ²)₊:  z ← z + t q/(1 + t q)(z̃ − z), t the error of z.
+what r did not carry of the measurements is added, with q = (1/ν − 1/σ²)₊ and t the error of z:
+z ← z + t q/(1 + t q)(z̃ − z).
 
 The error w of the coordinates comes from the evidence. Where all directions are seen alike, it is
 that of the extrinsic image x2 = (x̂ − α r)/(1 − α), with α the share of the fresh noise that the
