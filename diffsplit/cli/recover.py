@@ -285,6 +285,8 @@ def _doubts(problem: Problem, y: Tensor, result: Recovery, seed: int) -> Iterato
     """What speaks against a result, a sentence each."""
     if result.converged is not None and not bool(result.converged.all()):
         yield result.reason or "the solver did not reach its fixed point."
+    if result.nfe == 0:  # a linear estimate does not claim to explain its measurements
+        return
     score = contradiction(problem, result.image, y, generator(seed, "check")).max().item()
     if score > DOUBTFUL:
         yield (
