@@ -189,8 +189,9 @@ def recover(
         result.trace.write_csv(trace)
     row = Row.of(solver, problem, y, result.image, expected, result.nfe, result.seconds)
     report([row], title=str(output))
-    for doubt in _doubts(problem, y, result, seed):
-        say(f"Warning: {doubt}")
+    if algorithm.requires is not None:  # a linear estimate does not claim to explain y
+        for doubt in _doubts(problem, y, result, seed):
+            say(f"Warning: {doubt}")
 
 
 def _prior(
@@ -285,8 +286,6 @@ def _doubts(problem: Problem, y: Tensor, result: Recovery, seed: int) -> Iterato
     """What speaks against a result, a sentence each."""
     if result.converged is not None and not bool(result.converged.all()):
         yield result.reason or "the solver did not reach its fixed point."
-    if result.nfe == 0:  # a linear estimate does not claim to explain its measurements
-        return
     score = contradiction(problem, result.image, y, generator(seed, "check")).max().item()
     if score > DOUBTFUL:
         yield (
