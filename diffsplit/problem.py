@@ -49,11 +49,11 @@ class Problem:
             )
 
     @torch.no_grad()
-    def measure(self, x: Tensor, *, generator: Generators) -> Tensor:
+    def measure(self, x: Tensor, *, generator: Generators | None = None) -> Tensor:
         """Measurements ``(B, *shape_out)`` of images ``(B, *shape_in)`` on [-1, 1].
 
         Args:
-            generator: of the noise; a sequence of B gives each image its own.
+            generator: of the noise, always to be given; a sequence of B gives each image its own.
 
         Raises:
             InputError: ``x`` has another shape, holds NaN or infinity, or is an image far outside
@@ -61,6 +61,7 @@ class Problem:
         """
         s = self.operator.apply(x)
         check_generators(generator, len(x))
+        assert generator is not None  # the check saw to it
         largest = float(x.abs().amax()) if x.numel() else math.nan
         if not math.isfinite(largest):
             raise InputError(

@@ -196,7 +196,7 @@ def _check(solver: SamplingSolver, images: Tensor, batch: int) -> None:
     if not isinstance(solver, SamplingSolver) or solver.draws < 2:
         raise InputError(
             "calibration is for solvers that draw two samples or more, such as DiffEP(samples=8), "
-            f"not {solver!r:.60}."
+            f"not {type(solver).__name__} with {getattr(solver, 'samples', 'no')} samples."
         )
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
         raise InputError("calibration takes a batch of true images, a float tensor (n, *shape).")

@@ -226,6 +226,7 @@ def test_good_arguments_are_accepted(name: str) -> None:
         "ssim",
         "DiffEP",
         "DCDP",
+        "Wiener",
     }
     if name not in refused:
         arguments = [GOOD[kind.rstrip("!")][-1 if kind == "sigma" else 0] for kind in kinds.split()]

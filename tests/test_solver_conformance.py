@@ -122,7 +122,7 @@ def measured(problem: Problem, batch: int) -> Tensor:
 
 
 def test_every_solver_is_listed_here() -> None:
-    public = {getattr(solvers, name) for name in solvers.__all__}
+    public = [getattr(solvers, name) for name in solvers.__all__]
     kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Solver)}
     assert kinds - {Solver} | set(SOLVERS.values()) <= {type(c.solver) for c in CASES.values()}
 

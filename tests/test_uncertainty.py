@@ -129,7 +129,7 @@ def test_a_recovery_carries_the_factor_of_its_solver(sigma: float | None) -> Non
     y = problem.measure(torch.zeros(2, *shape), generator=torch.Generator().manual_seed(0))
     widths = []
     for factor in (1.0, 2.0):
-        solver = DiffEP(levels=4, iterations=3, samples=3, sample_steps=2, interval_factor=factor)
+        solver = DiffEP(levels=4, iterations=3, samples=3, interval_factor=factor)
         result = solver(problem, y, prior)
         assert result.interval_factor == factor
         low, high = result.interval(0.8)

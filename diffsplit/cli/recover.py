@@ -190,6 +190,8 @@ def recover(
         result.trace.write_csv(trace)
     row = Row.of(solver, problem, y, result.image, expected, result.nfe, result.seconds)
     report([row], title=str(output))
+    if parts:
+        print(f"bounds: {parts['low']}, {parts['high']}; figure: {parts['interval']}")
     if not isinstance(algorithm, LinearEstimate):  # which does not claim to explain y
         for doubt in _doubts(problem, y, result, seed):
             say(f"Warning: {doubt}")

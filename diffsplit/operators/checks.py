@@ -136,7 +136,10 @@ def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
         InputError: with ``what`` as its start, such as "the operator takes images".
     """
     if not isinstance(x, Tensor):
-        raise InputError(f"{what} as a tensor, not {brief(x)}; convert with torch.as_tensor(…).")
+        raise InputError(
+            f"{what} as a tensor, not {brief(x)}; convert a picture "
+            "with ds.images.from_numpy, other arrays with torch.as_tensor."
+        )
     if tuple(x.shape[1:]) != tuple(shape) or len(x) == 0:
         sizes = ", ".join(map(str, shape))
         raise InputError(
@@ -144,4 +147,7 @@ def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
             "reshape the input or build the operator for its shape."
         )
     if not x.is_floating_point():
-        raise InputError(f"{what} of real floats, not {x.dtype}; convert the input with .float().")
+        raise InputError(
+            f"{what} of real floats, not {x.dtype}; convert 8-bit pictures with "
+            "ds.images.from_uint8, other values with .float()."
+        )
