@@ -74,7 +74,12 @@ def newton_in_log(
 
 
 def level_by_evidence(
-    channel: Channel, p: Tensor, y: Tensor, predicted: Tensor, spread: float
+    channel: Channel,
+    p: Tensor,
+    y: Tensor,
+    predicted: Tensor,
+    spread: float,
+    steps: int = NEWTON_STEPS,
 ) -> Level:
     """(τ, b) that maximize the evidence times the prior of (log τ, log b), for each image.
 
@@ -83,11 +88,12 @@ def level_by_evidence(
         y: measurements.
         predicted: the level that a model predicts ``(B,)``.
         spread: standard deviation of log τ around the prediction.
+        steps: of Newton's method.
     """
     log_predicted = predicted.clamp(min=1e-12).log()
     log_tau, log_gain = log_predicted, predicted.new_zeros(predicted.shape)
     width = log_gain
-    for step in range(NEWTON_STEPS):
+    for step in range(steps):
         tau, q = log_tau.exp(), column(log_gain.exp(), p) * p
         g, h = channel.evidence_score(q, y, column(tau, p))
         score_tau, score_gain = 0.5 * (g.square() - h) * column(tau, p), g * q

@@ -18,9 +18,17 @@ from torch import Tensor
 
 from diffsplit.operators.gram import IIDRows, ScaledIdentity
 from diffsplit.problem import Problem
-from diffsplit.solvers.message_passing.evidence import LEAST, column, level_by_evidence
+from diffsplit.solvers.message_passing.evidence import (
+    LEAST,
+    NEWTON_STEPS,
+    column,
+    level_by_evidence,
+)
 
 __all__ = ["IndependentRows", "MeasurementModule", "Message", "OrthogonalRows", "module_for"]
+
+LATER_STEPS = 3
+"""Of Newton's method, after the first two messages: then the prediction is close."""
 
 
 class Message(NamedTuple):
@@ -55,6 +63,7 @@ class MeasurementModule(ABC):
         self.c, self.spread = self.operator.gram.mean, spread
         self.delta = self.operator.size_out / self.operator.size_in
         self.predicted = v
+        self.steps = NEWTON_STEPS
         self.message = self._leveled(Message(x, self.operator.apply(x), v))
 
     @abstractmethod
@@ -78,9 +87,12 @@ class MeasurementModule(ABC):
         v = (new.v.sqrt() + keep * (old.v.sqrt() - new.v.sqrt())).square()
         self.predicted = v
         self.message = self._leveled(Message(x, p, v))
+        self.steps = LATER_STEPS
 
     def _leveled(self, message: Message) -> Message:
-        level = level_by_evidence(self.channel, message.p, self.y, self.c * message.v, self.spread)
+        level = level_by_evidence(
+            self.channel, message.p, self.y, self.c * message.v, self.spread, self.steps
+        )
         x, p = (column(level.gain, a) * a for a in (message.x, message.p))
         return Message(x, p, level.tau / self.c)
 
