@@ -273,11 +273,23 @@ def test_a_hub_model_of_another_kind_is_refused_before_its_weights_are_downloade
     tiny_unet(3, 16).save_pretrained(tmp_path / "unet")
     assert load_prior("an-org/a-model").shape == (3, 16, 16)
     assert len(asked) == 2
+    with pytest.raises(InputError, match=r"\(3, 16, 16\), and \(3, 64, 64\) is wanted"):
+        load_prior("an-org/a-model", shape=(3, 64, 64))
+    assert asked[2:] == [["*.json"]]
+    asked.clear()
     config = tmp_path / "unet" / "config.json"
     config.write_text(config.read_text().replace("UNet2DModel", "UNet2DConditionModel"))
     with pytest.raises(InputError, match="is a UNet2DConditionModel"):
         load_prior("an-org/a-model")
-    assert asked[2:] == [["*.json"]]
+    assert asked == [["*.json"]]
+
+
+def test_the_shape_that_is_wanted_is_compared_for_every_source(tmp_path):
+    tiny_unet(3, 16).save_pretrained(tmp_path / "unet")
+    assert load_prior(tmp_path, shape=(3, 16, 16)).shape == (3, 16, 16)
+    for source in (tmp_path, "cats-64"):
+        with pytest.raises(InputError, match="load a prior of that size"):
+            load_prior(source, shape=(1, 8, 8))
 
 
 MALFORMED = {

@@ -205,7 +205,8 @@ def _prior(
         if name is not None:
             raise InputError("this solver needs no prior; leave out --prior.")
         return None
-    model = load_prior(solver.requires.example if name is None else name, device=device)
+    name = solver.requires.example if name is None else name
+    model = load_prior(name, device=device, shape=shape)
     solver.check_prior(model, shape)
     return model
 

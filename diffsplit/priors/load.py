@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,14 @@ from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.hub import snapshot
 from diffsplit.priors.latent import LatentPrior
-from diffsplit.priors.published import Parts, check_kinds, parts_in_memory, read_parts, with_label
+from diffsplit.priors.published import (
+    Parts,
+    announced_shape,
+    check_kinds,
+    parts_in_memory,
+    read_parts,
+    with_label,
+)
 from diffsplit.priors.storage import CONFIG_NAME, read_config
 
 __all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
@@ -48,6 +56,7 @@ def load_prior(
     *,
     device: str | torch.device | None = None,
     class_label: int | None = None,
+    shape: Sequence[int] | None = None,
 ) -> Prior:
     """Load a prior: a bundled name, a folder, a hub id, or a model that is already in memory.
 
@@ -65,19 +74,32 @@ def load_prior(
             - a prior, which comes back as it is.
         device: where to compute; by default the CPU, or where a model in memory already is.
         class_label: index of the class of a class-conditional diffusers model.
+        shape: of the images ``(C, H, W)`` that it has to know; a model of the hub is refused before
+            its weights are downloaded.
 
     Raises:
-        InputError: nothing of that name, it cannot be read, a hub that does not answer in two
-            seconds, an object of another kind, or a device that is not there.
+        InputError: it is for images of another ``shape``, nothing of that name, it cannot be read,
+            a hub that does not answer in two seconds, an object of another kind, or a device that is not there.
     """
     place = None if device is None else checked_device(device)
     if isinstance(source, Prior):
         prior = source
     elif isinstance(source, str | os.PathLike):
-        prior = _load_named(os.fspath(source), place or torch.device("cpu"), class_label)
+        name = os.fspath(source)
+        prior = _load_named(name, place or torch.device("cpu"), class_label, shape)
     else:
         prior = _assembled(parts_in_memory(source), class_label)
+    if shape is not None:
+        _check_shape(prior.shape, shape)
     return prior if place is None else prior.to(place)
+
+
+def _check_shape(known: Sequence[int], wanted: Sequence[int]) -> None:
+    if tuple(known) != tuple(wanted):
+        raise InputError(
+            f"the prior knows images of shape {tuple(known)}, and {tuple(wanted)} is wanted; load "
+            "a prior of that size."
+        )
 
 
 def load_kind(kind: type[P], source: Any, device: str | torch.device | None = None) -> P:
@@ -95,7 +117,12 @@ def load_kind(kind: type[P], source: Any, device: str | torch.device | None = No
     return prior
 
 
-def _load_named(name: str | bytes, device: torch.device, class_label: int | None) -> Prior:
+def _load_named(
+    name: str | bytes,
+    device: torch.device,
+    class_label: int | None,
+    shape: Sequence[int] | None,
+) -> Prior:
     name = os.fsdecode(name)
     folder = Path(name)
     if name in bundled_priors() and not os.path.isfile(folder / CONFIG_NAME):  # noqa: PTH113
@@ -107,16 +134,19 @@ def _load_named(name: str | bytes, device: torch.device, class_label: int | None
                 f"({', '.join(bundled_priors())}), a folder with a diffusion model, or a hub id of "
                 "the form organization/model."
             )
-        folder = snapshot(name, _check_known)
+        folder = snapshot(name, lambda described: _check_known(described, shape))
     if not (folder / CONFIG_NAME).is_file():
         return _assembled(read_parts(folder, device), class_label)
     kind = read_config(folder).get("format")
     return OWN.get(kind if isinstance(kind, str) else "", EDMPrior).load(folder, device)
 
 
-def _check_known(folder: Path) -> None:
+def _check_known(folder: Path, shape: Sequence[int] | None) -> None:
     if not (folder / CONFIG_NAME).is_file():
         check_kinds(folder)
+        known = announced_shape(folder)
+        if shape is not None and known is not None:
+            _check_shape(known, shape)
 
 
 def _assembled(parts: Parts, class_label: int | None) -> Prior:

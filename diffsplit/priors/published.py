@@ -17,7 +17,15 @@ from diffsplit.priors.storage import diffusers_class, load_part
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DModel, VQModel
 
-__all__ = ["LabeledUNet", "Parts", "check_kinds", "parts_in_memory", "read_parts", "with_label"]
+__all__ = [
+    "LabeledUNet",
+    "Parts",
+    "announced_shape",
+    "check_kinds",
+    "parts_in_memory",
+    "read_parts",
+    "with_label",
+]
 
 NETWORK = "UNet2DModel"
 AUTOENCODERS = {"vae": "AutoencoderKL", "vqvae": "VQModel"}
@@ -62,6 +70,25 @@ def check_kinds(folder: Path) -> dict[str, str]:
             f"safetensors weights of a {NETWORK}, or a pipeline that has one."
         )
     return kinds
+
+
+def announced_shape(folder: Path) -> tuple[int, int, int] | None:
+    """Shape of the images that a model in a folder is for, by its configurations alone.
+
+    Returns:
+        ``(C, H, W)``, or None where they do not tell.
+    """
+    place = "unet" if (folder / "unet").is_dir() else ""
+    network, factor = _read(folder / place / "config.json"), 1
+    channels, size = network.get("in_channels"), network.get("sample_size")
+    for part in AUTOENCODERS:
+        autoencoder = _read(folder / part / "config.json")
+        if autoencoder:
+            channels = autoencoder.get("in_channels")
+            factor = 2 ** (len(autoencoder.get("block_out_channels", ())) - 1)
+    if type(channels) is not int or type(size) is not int:
+        return None
+    return channels, factor * size, factor * size
 
 
 def read_parts(folder: Path, device: str | torch.device) -> Parts:
