@@ -244,7 +244,7 @@ def test_a_prior_of_another_kind_or_size_is_refused_before_an_operator_is_built(
     capsys.readouterr()
     monkeypatch.setattr("diffsplit.cli.recover.load", None)
     for file, folder, solver, reason in (
-        (large, prior, "diffep", "(3, 16, 16), the measurements are of (3, 32, 32)"),
+        (large, prior, "diffep", "(3, 16, 16), and (3, 32, 32) is wanted"),
         (measured, consistency_prior, "dcdp", "needs a diffusion model"),
         (measured, prior, "dcdp --purifier consistency", "needs a consistency model"),
         (measured, prior, "dcdp-latent", "needs a latent diffusion model"),

@@ -79,7 +79,8 @@ def load_prior(
 
     Raises:
         InputError: it is for images of another ``shape``, nothing of that name, it cannot be read,
-            a hub that does not answer in two seconds, an object of another kind, or a device that is not there.
+            a hub that does not answer in two seconds, an object of another kind, or a device that
+            is not there.
     """
     place = None if device is None else checked_device(device)
     if isinstance(source, Prior):
