@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import check_measurements, non_negative, number, positive
+from diffsplit.arguments import TINY, are_counts, brief
+from diffsplit.channels.checks import check_measurements, number
 from diffsplit.channels.discrete import NoisyQuantizer
 from diffsplit.channels.normal import Cut, Interval
 from diffsplit.errors import InputError
@@ -72,16 +73,12 @@ class Quantized(NoisyQuantizer):
     def __post_init__(self) -> None:
         if (self.bits is None) == (self.edges is None):
             raise InputError("a quantizer takes either bits or edges; give exactly one of them.")
-        if self.bits is not None and (
-            type(self.bits) is not int or not 1 <= self.bits <= _MAX_BITS
-        ):
-            raise InputError(f"bits is {self.bits!r:.40}; give a whole number from 1 to 16.")
+        if self.bits is not None and not (are_counts(self.bits) and self.bits <= _MAX_BITS):
+            raise InputError(f"bits is {brief(self.bits)}; give a whole number from 1 to 16.")
         if self.edges is not None:
-            object.__setattr__(self, "edges", _checked_edges(self.edges))
-        object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
-        object.__setattr__(self, "limit", positive("limit", self.limit))
-        object.__setattr__(self, "smooth", self.sigma > 0)
-        object.__setattr__(self, "outcomes", len(self.inner_edges) + 1)
+            self._set(edges=_checked_edges(self.edges))
+        self._set(sigma=number("sigma", self.sigma, 0), limit=number("limit", self.limit, TINY))
+        self._set(smooth=self.sigma > 0, outcomes=len(self.inner_edges) + 1)
 
     @property
     def inner_edges(self) -> tuple[float, ...]:
@@ -148,12 +145,12 @@ class Quantized(NoisyQuantizer):
             inner = torch.tensor(self.inner_edges, dtype=torch.float64)
             gaps = inner.diff() if len(inner) > 1 else torch.full((1,), self.limit).double()
             nan, infinity = inner.new_full((1,), math.nan), inner.new_full((1,), math.inf)
-            lower = torch.cat([nan, -infinity, inner, nan]).to(s.dtype)
-            upper = torch.cat([nan, inner, infinity, nan]).to(s.dtype)
-            top = torch.nextafter(upper, torch.full_like(upper, -math.inf))
-            width = torch.cat([nan, infinity, inner.diff(), infinity, nan])
-            inside = inner + torch.cat([gaps, gaps[-1:]])[-len(inner) :] / 2
-            middle = torch.cat([nan, inner[:1] - gaps[:1] / 2, inside, nan])
+            lower = torch.cat([nan, -infinity, inner, nan])
+            upper = torch.cat([nan, inner, infinity, nan])
+            top = torch.nextafter(upper.to(s.dtype), -infinity.to(s.dtype))
+            width = upper - lower
+            ends = torch.cat([inner[:1] - gaps[:1], inner, inner[-1:] + gaps[-1:]])
+            middle = torch.cat([nan, (ends[:-1] + ends[1:]) / 2, nan])
             columns = (lower, upper, top, width, middle)
             self._tables[key] = _Bins(*(column.to(s.device, s.dtype) for column in columns))
         return self._tables[key]
@@ -166,7 +163,7 @@ def _checked_edges(edges: object) -> tuple[float, ...]:
         InputError: no sequence, too few or too many, not finite, or not increasing.
     """
     if not isinstance(edges, Sequence) or isinstance(edges, str):
-        raise InputError(f"edges is {edges!r:.40}; give a list of increasing numbers.")
+        raise InputError(f"edges is {brief(edges)}; give a list of increasing numbers.")
     if not 1 <= len(edges) < 2**_MAX_BITS:
         raise InputError(f"{len(edges)} edges were given; give from 1 to {2**_MAX_BITS - 1}.")
     result = tuple(number("an edge", edge) for edge in edges)

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import brief
 from diffsplit.counting import count_operator
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
-from diffsplit.operators.checks import brief, check_batch, real
+from diffsplit.operators.checks import check_batch, real
 from diffsplit.operators.fourier import FourierSpectrum
 from diffsplit.operators.gram import Gram, ScaledIdentity
 from diffsplit.operators.probes import fingerprint_of, lanczos_norm, mean_row_norm
 from diffsplit.operators.spectrum import SelectedRows, Spectrum
-from diffsplit.operators.tensors import linear
+from diffsplit.operators.tensors import Map, linear
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,7 +80,6 @@ class LinearOperator(ABC):
             InputError: ``x`` has another shape or device, or is not of floats.
         """
         check_batch(x, self.shape_in, "the operator takes images")
-        count_operator(len(x))
         return self._computed(x, self._apply, self._adjoint)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -89,7 +89,6 @@ class LinearOperator(ABC):
             InputError: ``y`` has another shape or device, or is not of floats.
         """
         check_batch(y, self.shape_out, "the adjoint takes measurements")
-        count_operator(len(y))
         return self._computed(y, self._adjoint, self._apply)
 
     __call__ = apply
@@ -101,12 +100,10 @@ class LinearOperator(ABC):
             InputError: ``y`` has another shape or device, or is not of floats.
         """
         check_batch(y, self.shape_out, "A Aᵀ takes measurements")
-        count_operator(2 * len(y))
-        return self._computed(y, self._apply_gram, self._apply_gram)
+        return self._computed(y, self._apply_gram, self._apply_gram, products=2)
 
-    def _computed(
-        self, x: Tensor, forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    def _computed(self, x: Tensor, forward: Map, backward: Map, products: int = 1) -> Tensor:
+        count_operator(products * len(x))
         try:
             return linear(x, forward, backward)
         except RuntimeError as error:
@@ -190,9 +187,8 @@ class LinearOperator(ABC):
             elif self.has_spectrum:
                 self._norm = float(self.spectrum().singular_values.max())
             else:
-                self._norm = lanczos_norm(
-                    lambda y: self._apply(self._adjoint(y)), self.shape_out, self.device or _CPU
-                )
+                gram = partial(LinearOperator._apply_gram, self)  # A and Aᵀ as they are applied
+                self._norm = lanczos_norm(gram, self.shape_out, self.device or _CPU)
         return self._norm
 
     @property

@@ -159,15 +159,10 @@ def _fitting(shape: Sequence[int], size: int) -> tuple[tuple[int, ...], int]:
 
 def _fast_length(n: int) -> int:
     """The smallest even number ≥ n without prime factors above 5, for which an FFT is fast."""
-    while True:
-        n += n % 2
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
+    n += n % 2
+    while pow(30, 30, n):  # n, below 2³⁰, has other factors than 30 = 2 · 3 · 5
         n += 2
+    return n
 
 
 def _fold(x: Tensor, before: int, after: int, size: int, dim: int) -> Tensor:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import brief
 from diffsplit.errors import InputError
 from diffsplit.operators.base import PortableOperator
-from diffsplit.operators.checks import MAX_SIZE, brief, real, shape_of
+from diffsplit.operators.checks import MAX_SIZE, real, shape_of
 from diffsplit.operators.gram import Gram, ScaledIdentity
 from diffsplit.operators.spectrum import MatrixSpectrum, Spectrum, is_scaled_identity
 from diffsplit.operators.tensors import Constants
@@ -92,8 +93,7 @@ def _checked(matrix: Any, channels: int) -> Tensor:
     """The matrix in float64, when it is finite and fits."""
     if channels > _MAX_CHANNELS:
         raise InputError(f"channels are mixed of at most {_MAX_CHANNELS}, not of {channels}.")
-    array = isinstance(matrix, Tensor | np.ndarray) and matrix.ndim == 2
-    rows = matrix.tolist() if array else matrix
+    rows = matrix.tolist() if isinstance(matrix, Tensor | np.ndarray) else matrix
     if (
         not isinstance(rows, Sequence)
         or not 1 <= len(rows) <= _MAX_CHANNELS

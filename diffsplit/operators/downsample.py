@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from diffsplit.errors import InputError
 from diffsplit.operators.base import PortableOperator
@@ -66,16 +67,13 @@ class Downsample(PortableOperator):
 
     def _apply(self, x: Tensor) -> Tensor:
         if self.kernel == "average":
-            _, h, w = self.shape_out
-            blocks = x.reshape(-1, self.shape_in[0], h, self.factor, w, self.factor)
-            return blocks.mean((3, 5))
+            return avg_pool2d(x, self.factor)
         rows, columns = self._matrices.like("rows", x), self._matrices.like("columns", x)
         return (rows @ x.to(rows.dtype) @ columns.mT).to(x.dtype)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if self.kernel == "average":
-            spread = y.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
-            return spread / self.factor**2
+            return interpolate(y, scale_factor=self.factor) / self.factor**2
         rows, columns = self._matrices.like("rows", y), self._matrices.like("columns", y)
         return (rows.mT @ y.to(rows.dtype) @ columns).to(y.dtype)
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import TINY, brief
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator, PortableOperator
-from diffsplit.operators.checks import brief, decoded, integer, real, seed_of, shape_of
+from diffsplit.operators.checks import decoded, integer, real, seed_of, shape_of
 from diffsplit.operators.gram import ScaledIdentity
 
 __all__ = ["Identity", "PixelMask"]
@@ -74,11 +75,7 @@ class PixelMask(LinearOperator):
         self, shape: Sequence[int], fraction: float, seed: int, channels_apart: bool = False
     ) -> None:
         shape = shape_of(shape, ndim=3)
-        fraction = real(fraction, "the fraction of pixels that are measured")
-        if not 0 < fraction <= 1:
-            raise InputError(
-                f"the fraction of measured pixels is above 0 and at most 1, not {fraction}."
-            )
+        fraction = real(fraction, "the fraction of pixels that are measured", TINY, 1)
         mask, seed = torch.zeros(_layout(shape, channels_apart), dtype=torch.bool), seed_of(seed)
         order = torch.randperm(mask.numel(), generator=seeded(seed, "PixelMask"))
         mask.view(-1)[order[: round(fraction * mask.numel())]] = True
