@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +53,8 @@ class LinearOperator(ABC):
     shape_out: tuple[int, ...]
     gram: Gram
     stride: int | None = None
+    _kind: str | None = None  # in `config`, beside the shape and what else was given
+    _given: Mapping[str, Any] = MappingProxyType({})
     _norm: float | None = None
     _known_spectrum: tuple[torch.device | None, Spectrum] | None = None
     __array_ufunc__ = None  # a NumPy number times A is this class's matter
@@ -242,10 +246,12 @@ class LinearOperator(ABC):
         Raises:
             InputError: the operator was built from a function or matrix and cannot be named.
         """
-        raise InputError(
-            f"{type(self).__name__} cannot be written to a file; "
-            "use an operator that a seed or a mask describes."
-        )
+        if self._kind is None:
+            raise InputError(
+                f"{type(self).__name__} cannot be written to a file; "
+                "use an operator that a seed or a mask describes."
+            )
+        return {"kind": self._kind, "shape": list(self.shape_in), **self._given}
 
     def fingerprint(self) -> list[float]:
         """Eight random sums of all measurements of a random image.

@@ -43,6 +43,8 @@ class Blur(PortableOperator):
         InputError: bad arguments, or a kernel that is all zero or not finite.
     """
 
+    _kind = "blur"
+
     def __init__(self, shape: Sequence[int], kernel: Tensor, boundary: str = "circular") -> None:
         shape = shape_of(shape, ndim=3)
         kernel = checked_kernel(kernel, shape)
@@ -101,7 +103,7 @@ class Blur(PortableOperator):
     ) -> Blur:
         self.boundary = choice(boundary, "the boundary", ("circular", "reflect"))
         self.shape_in = self.shape_out = shape
-        self.kernel, self._given = kernel, given
+        self.kernel, self._given = kernel, {**given, "boundary": boundary}
         _, h, w = kernel.shape
         # Rows (before, after) and columns that the image grows by; the size that is transformed.
         self._pads = [((n - 1) // 2, n // 2) if boundary == "reflect" else (0, 0) for n in (h, w)]
@@ -145,10 +147,6 @@ class Blur(PortableOperator):
         x = self._convolve(pad(work, (left, 0, top, 0)), transfer)
         x = _fold(x, *self._pads[0], self.shape_in[1], dim=-2)
         return _fold(x, *self._pads[1], self.shape_in[2], dim=-1).to(y.dtype)
-
-    def config(self) -> dict[str, Any]:
-        shape = list(self.shape_in)
-        return {"kind": "blur", "shape": shape, **self._given, "boundary": self.boundary}
 
 
 def _fitting(shape: Sequence[int], size: int) -> tuple[tuple[int, ...], int]:

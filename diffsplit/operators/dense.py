@@ -94,6 +94,8 @@ class GaussianMatrix(DenseOperator):
         InputError: bad arguments, or M·N above `MAX_ENTRIES` or the memory.
     """
 
+    _kind = "gaussian"
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -117,6 +119,7 @@ class GaussianMatrix(DenseOperator):
         self.shape_out = (rows,)
         self.gram = IIDRows(size / rows)
         self.seed = seed_of(seed)
+        self._given = {"rows": rows, "seed": self.seed}
         generator = seeded(self.seed, "GaussianMatrix")
         self.matrix = _allocate(rows, size, dtype, checked_device(device))
         for row in self.matrix:
@@ -129,9 +132,7 @@ class GaussianMatrix(DenseOperator):
         super()._move(device, dtype)
 
     def config(self) -> dict[str, Any]:
-        shape, dtype = list(self.shape_in), str(self.matrix.dtype).removeprefix("torch.")
-        sizes = {"kind": "gaussian", "shape": shape, "rows": self.size_out}
-        return sizes | {"seed": self.seed, "dtype": dtype}
+        return super().config() | {"dtype": str(self.matrix.dtype).removeprefix("torch.")}
 
 
 class MatrixOperator(DenseOperator):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +38,8 @@ class Downsample(PortableOperator):
         InputError: bad arguments, or a side above 4096 pixels for a kernel other than "average".
     """
 
+    _kind = "downsample"
+
     def __init__(self, shape: Sequence[int], factor: int, kernel: str = "average") -> None:
         self.shape_in = shape_of(shape, ndim=3)
         channels, height, width = self.shape_in
@@ -51,6 +52,7 @@ class Downsample(PortableOperator):
         self.kernel = choice(kernel, "the kernel", ("average", "bicubic", "lanczos"))
         self.shape_out = (channels, height // self.factor, width // self.factor)
         self.stride = self.factor
+        self._given = {"factor": self.factor, "kernel": kernel}
         if kernel == "average":
             self.gram: Gram = ScaledIdentity(1 / self.factor**2)
             return
@@ -81,10 +83,6 @@ class Downsample(PortableOperator):
         if self.kernel == "average":
             return BlockMeanSpectrum(self.shape_in, self.factor, self.device)
         return super()._make_spectrum()
-
-    def config(self) -> dict[str, Any]:
-        shape = list(self.shape_in)
-        return {"kind": "downsample", "shape": shape, "factor": self.factor, "kernel": self.kernel}
 
 
 def _bicubic(t: Tensor) -> Tensor:
