@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import broadcast, like, number
+from diffsplit.channels.checks import like, number
 from diffsplit.channels.discrete import NoisyQuantizer, check_bits, uniform_like
 from diffsplit.channels.normal import Cut, HalfLine, inverse_mills, log_density
 from diffsplit.channels.prox import distance_to_minimizer
@@ -67,18 +67,6 @@ class OneBit(NoisyQuantizer):
         y = super().sample(s, generator)
         return torch.where(uniform_like(s, generator) < self.flip, -y, y) if self.flip else y
 
-    def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
-        """The minimizer; of two minima the lower.
-
-        Without noise: z, or the nearest number of the right sign, if it costs less than a flip.
-        """
-        nearest = super().prox(z, y, mu)
-        if self.sigma > 0 or self.flip == 0:
-            return nearest
-        z, y, mu = broadcast(z, y, mu)
-        cost = 0.5 * mu * (z - nearest).square()
-        return torch.where(cost < math.log1p(-self.flip) - math.log(self.flip), nearest, z)
-
     def misfit(self, s: Tensor, y: Tensor) -> Tensor:
         return self.nll(s, y) if self.flip else super().misfit(s, y)
 
@@ -96,12 +84,6 @@ class OneBit(NoisyQuantizer):
         edge = like(self.threshold, s)
         below = torch.nextafter(edge, torch.full_like(edge, -torch.inf))
         return torch.where(y > 0, torch.maximum(s, edge), torch.minimum(s, below))
-
-    def _nll(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma > 0 or self.flip == 0:
-            return super()._nll(s, y)
-        right = torch.full_like(s, -math.log1p(-self.flip))
-        return torch.where(self._outcome(s) == y, right, -math.log(self.flip))
 
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
         u = y * (s - self.threshold) / scale
