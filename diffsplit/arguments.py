@@ -8,7 +8,7 @@ from numbers import Real
 
 from diffsplit.errors import InputError
 
-__all__ = ["TINY", "are_counts", "image_shape", "is_number"]
+__all__ = ["TINY", "are_counts", "brief", "image_shape", "is_number"]
 
 TINY = math.ulp(0.0)
 """The least positive number: a bound that leaves out zero."""
@@ -19,10 +19,24 @@ def are_counts(*values: object) -> bool:
     return all(type(value) is int and value >= 1 for value in values)
 
 
-def is_number(value: object, low: float, high: float = math.inf) -> bool:
+def brief(value: object) -> str:
+    """A few characters that name any value in a message, whatever its size or depth."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 24 else value[:20] + "…")
+    if isinstance(value, float | bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 else "a huge integer"
+    return f"a {type(value).__name__}"
+
+
+def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether ``value`` is a finite real number from ``low`` to ``high``, and no truth value."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and math.isfinite(float(value)) and low <= float(value) <= high  # type: ignore[arg-type]
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:  # an integer beyond every float
+        return False
+    return not isinstance(value, bool) and math.isfinite(number) and low <= number <= high
 
 
 def image_shape(shape: object) -> tuple[int, int, int]:
