@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ __all__ = [
     "Seed",
     "check_outputs",
     "device_named",
+    "documented",
     "examples",
     "generator",
     "key_value_table",
@@ -47,8 +49,8 @@ Device = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")]
 
 
-def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
-    """What an option calls to refuse a value that is not among the names at that time."""
+def one_of(names: Iterable[str], help: str | None = None) -> Any:
+    """An option that refuses a value that is not among the names at that time."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in names:
@@ -56,13 +58,23 @@ def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
             raise typer.BadParameter(f"{value!r} is not one of {known}.")
         return value
 
-    return check
+    return typer.Option(metavar="NAME", callback=check, help=help)
 
 
-def prose(command: Callable[..., object]) -> str:
-    """The docstring of a command, each paragraph on one line, for the terminal to wrap."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+def prose(command: Callable[..., None]) -> str:
+    """The docstring of a command up to ``Args``, each paragraph on one line, for the terminal."""
+    paragraphs = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")[0].split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def documented(command: Callable[..., None]) -> Callable[..., None]:
+    """The command; what its docstring has under ``Args`` becomes the help of its options."""
+    command.__annotations__ = inspect.get_annotations(command, eval_str=True)
+    arguments = (inspect.getdoc(command) or "").partition("\n\nArgs:")[2]
+    for entry in re.split(r"\n {4}(?=\w)", arguments)[1:]:
+        name, text = entry.split(": ", 1)
+        command.__annotations__[name].__metadata__[0].help = " ".join(text.split())
+    return command
 
 
 def examples(*lines: str) -> str:
@@ -71,20 +83,21 @@ def examples(*lines: str) -> str:
 
 
 def check_outputs(
-    outputs: Sequence[tuple[Path, Sequence[str]]], inputs: Sequence[Path], force: bool
+    outputs: Iterable[tuple[Path | None, Sequence[str]]], inputs: Iterable[Path | None], force: bool
 ) -> None:
     """Refuse, before any work, an output that could not be written or would destroy something.
 
     Args:
-        outputs: each path with the suffixes that it may have; none means any but a picture's.
-        inputs: files that are read.
+        outputs: each path with the suffixes that it may have; none means any but a picture's. A
+            path that is None is not wanted.
+        inputs: files that are read, or None.
         force: existing files may be replaced, but never a file that is read.
 
     Raises:
         InputError: see above.
     """
-    seen = {path.resolve() for path in inputs}
-    for path, suffixes in outputs:
+    seen = {path.resolve() for path in inputs if path}
+    for path, suffixes in ((path, suffixes) for path, suffixes in outputs if path):
         suffix = path.suffix.lower()
         if suffixes and suffix not in suffixes:
             raise InputError(f"{path}: name this output with the ending {' or '.join(suffixes)}.")

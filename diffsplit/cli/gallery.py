@@ -59,8 +59,7 @@ class Gallery:
         times = len(images) // len(self.y)  # samples follow each other, each a batch
         truth = self.truth.repeat(times, 1, 1, 1)
         y = self.y.repeat(times, *(1,) * (self.y.ndim - 1))
-        row = Row.of(method, self.problem, y, images, truth, result.nfe, result.seconds)
-        self.rows.append(row)
+        self.rows.append(Row.of(method, self.problem, y, images, truth, result))
 
     def solve(self, solver: Solver, label: str, prior: Prior | None = None) -> Recovery:
         """Run a method, with a progress bar and the same random numbers each time."""

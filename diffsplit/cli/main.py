@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffsplit import __version__
-from diffsplit.cli.common import examples, prose
+from diffsplit.cli.common import documented, examples, prose
 from diffsplit.cli.demo import demo
 from diffsplit.cli.distill import distill
 from diffsplit.cli.info import info
@@ -102,4 +102,4 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
 """Each command with its examples."""
 
 for command, lines in COMMANDS.items():
-    app.command(help=prose(command), epilog=examples(*lines))(command)
+    app.command(help=prose(command), epilog=examples(*lines))(documented(command))

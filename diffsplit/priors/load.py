@@ -27,7 +27,7 @@ from diffsplit.priors.published import (
     read_parts,
     with_label,
 )
-from diffsplit.priors.storage import CONFIG_NAME, read_config
+from diffsplit.priors.storage import CONFIG_NAME, first_line, read_config
 
 __all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
 
@@ -104,11 +104,7 @@ def _check_shape(known: Sequence[int], wanted: Sequence[int]) -> None:
 
 
 def load_kind(kind: type[P], source: Any, device: str | torch.device | None = None) -> P:
-    """`load_prior` where only one kind of model, or one class, will do.
-
-    Raises:
-        InputError: see `load_prior`, or the prior is of another kind.
-    """
+    """`load_prior` where only one kind of model, or one class, will do; else an InputError."""
     prior = load_prior(source, device=device)
     if not isinstance(prior, kind):
         raise InputError(
@@ -119,10 +115,7 @@ def load_kind(kind: type[P], source: Any, device: str | torch.device | None = No
 
 
 def _load_named(
-    name: str | bytes,
-    device: torch.device,
-    class_label: int | None,
-    shape: Sequence[int] | None,
+    name: str | bytes, device: torch.device, class_label: int | None, shape: Sequence[int] | None
 ) -> Prior:
     name = os.fsdecode(name)
     folder = Path(name)
@@ -151,11 +144,7 @@ def _check_known(folder: Path, shape: Sequence[int] | None) -> None:
 
 
 def _assembled(parts: Parts, class_label: int | None) -> Prior:
-    """The prior of the kind that these parts make.
-
-    Raises:
-        InputError: they do not belong together, or their configuration makes no sense.
-    """
+    """The prior of the kind that these parts make, or an InputError if they make none."""
     try:
         unet, scheduler = with_label(parts.unet, class_label), parts.scheduler
         if parts.autoencoder is not None:
@@ -168,5 +157,4 @@ def _assembled(parts: Parts, class_label: int | None) -> Prior:
     except MissingDependencyError:
         raise
     except Exception as error:  # a stranger's configuration may break a constructor in any way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"{parts.name}: {reason}.") from error
+        raise InputError(f"{parts.name}: {first_line(error)}.") from error

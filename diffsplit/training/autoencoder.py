@@ -56,11 +56,6 @@ class AutoencoderConfig(RunConfig):
         }
 
     @property
-    def latent_size(self) -> int:
-        """Side of the latents."""
-        return self.size // self.factor
-
-    @property
     def factor(self) -> int:
         """Side of an image over that of its latents."""
         return int(2 ** (len(self.channels) - 1))
@@ -99,11 +94,7 @@ class AutoencoderRun(Run):
     watched = ("root-mean-square error of a reconstruction",)
 
     def __init__(
-        self,
-        config: AutoencoderConfig,
-        images: Tensor,
-        held_out: Tensor,
-        accelerator: Accelerator,
+        self, config: AutoencoderConfig, images: Tensor, held_out: Tensor, accelerator: Accelerator
     ) -> None:
         with seeded_weights(config.seed):
             self.model = build_autoencoder(config)
