@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
+from torch import Tensor
+
 from diffsplit.errors import InputError
 
-__all__ = ["TINY", "are_counts", "image_shape", "is_number"]
+__all__ = ["TINY", "are_counts", "image_shape", "is_number", "kind_of"]
 
 TINY = math.ulp(0.0)
 """The least positive number: a bound that leaves out zero."""
@@ -25,12 +27,13 @@ def is_number(value: object, low: float, high: float = math.inf) -> bool:
     return real and math.isfinite(float(value)) and low <= float(value) <= high  # type: ignore[arg-type]
 
 
-def image_shape(shape: object) -> tuple[int, int, int]:
-    """``(C, H, W)`` of positive integers.
+def kind_of(value: object) -> str:
+    """What a value is, for a message: the dtype of a tensor, or the name of a type."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
-    Raises:
-        InputError: it is none.
-    """
+
+def image_shape(shape: object) -> tuple[int, int, int]:
+    """``(C, H, W)`` of positive integers, or an InputError if it is none."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     if len(sizes) != 3 or not are_counts(*sizes):
         raise InputError(f"images have a shape (C, H, W) of positive integers, not {shape!r:.60}.")

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from diffsplit.arguments import kind_of
 from diffsplit.errors import InputError, MissingDependencyError
 
 __all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "ssim"]
@@ -162,10 +163,9 @@ def _pair(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype, at least float32, when they can be compared."""
     for image in (x, truth):
         if not isinstance(image, Tensor) or not image.is_floating_point():
-            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
             raise InputError(
-                f"images are compared as tensors of floats on [-1, 1], not {kind}; convert bytes "
-                "with ds.images.from_uint8 and NumPy arrays with ds.images.from_numpy."
+                f"images are compared as tensors of floats on [-1, 1], not {kind_of(image)}; "
+                "convert bytes with ds.images.from_uint8, NumPy arrays with ds.images.from_numpy."
             )
     if x.shape != truth.shape or x.ndim < 2 or not x.numel():
         raise InputError(

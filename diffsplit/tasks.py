@@ -207,11 +207,7 @@ def _channel(
 
 
 def _mean_square(images: object) -> float:
-    """E[x²] of images on [-1, 1].
-
-    Raises:
-        InputError: they are none.
-    """
+    """E[x²] of images on [-1, 1], or an InputError if they are none."""
     if isinstance(images, Tensor) and images.is_floating_point() and images.numel():
         square = images.square().mean().item()
         if square <= FAR_OUTSIDE**2:

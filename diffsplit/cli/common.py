@@ -92,9 +92,6 @@ def check_outputs(
             path that is None is not wanted.
         inputs: files that are read, or None.
         force: existing files may be replaced, but never a file that is read.
-
-    Raises:
-        InputError: see above.
     """
     seen = {path.resolve() for path in inputs if path}
     for path, suffixes in ((path, suffixes) for path, suffixes in outputs if path):
@@ -121,11 +118,7 @@ def check_outputs(
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name, or with "auto" a GPU if there is one.
-
-    Raises:
-        InputError: there is no such device.
-    """
+    """The device of that name, or with "auto" a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return checked_device(name)
@@ -134,9 +127,7 @@ def device_named(name: str) -> torch.device:
 def generator(seed: int, use: str) -> torch.Generator:
     """A generator on the CPU, so that every device gets the same numbers.
 
-    Args:
-        seed: from the command line.
-        use: what for: two uses of one seed, and the operator's, get unrelated numbers.
+    Two uses of one seed, and the operator's, get unrelated numbers.
     """
     return seeded(seed, f"diffsplit {use}")
 

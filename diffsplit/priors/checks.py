@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import kind_of
 from diffsplit.errors import InputError
 
 __all__ = [
@@ -40,10 +41,9 @@ def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
 def check_batch(x: Tensor, shape: Sequence[int]) -> None:
     """Raise InputError unless ``x`` is a floating-point tensor ``(B, *shape)``."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
-            f"a prior takes floating-point tensors on [-1, 1], not {kind}; images in bytes become "
-            "one with ds.images.from_uint8."
+            f"a prior takes floating-point tensors on [-1, 1], not {kind_of(x)}; images in bytes "
+            "become one with ds.images.from_uint8."
         )
     if tuple(x.shape[1:]) != tuple(shape) or x.ndim == 0:
         raise InputError(
@@ -89,7 +89,7 @@ def checked_count(name: str, value: Any) -> int:
 def checked_numbers(
     name: str, values: float | Sequence[float] | Tensor, shape: tuple[int, ...] | None = None
 ) -> Tensor:
-    """A float64 tensor of finite numbers, broadcast to a ``shape`` and flattened if there is one."""
+    """Finite numbers as a float64 tensor, broadcast to ``shape`` and flattened if there is one."""
     try:
         result = torch.as_tensor(values, dtype=torch.float64)
         result = result if shape is None else result.expand(shape).flatten()

@@ -72,7 +72,7 @@ def check_kinds(folder: Path) -> dict[str, str]:
 
 
 def announced_shape(folder: Path) -> tuple[int, int, int] | None:
-    """``(C, H, W)`` of the images that a model is for, None where its configuration does not tell."""
+    """``(C, H, W)`` of the images that a model is for; None where its configurations do not say."""
     network, factor = _read(folder / _place(folder) / "config.json"), 1
     channels, size = network.get("in_channels"), network.get("sample_size")
     for part in AUTOENCODERS:
@@ -102,7 +102,7 @@ def _place(folder: Path) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is no file."""
-    return read_json(file, "file", "download the model again") if file.is_file() else {}
+    return read_json(file, "not readable", "download the model again") if file.is_file() else {}
 
 
 def parts_in_memory(source: Any) -> Parts:

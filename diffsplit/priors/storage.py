@@ -38,21 +38,21 @@ LOADING: dict[str, Any] = {
 """How the weights of every model are read."""
 
 
-def read_json(file: Path, what: str, advice: str) -> dict[str, Any]:
-    """The JSON object in a file, or an InputError that it is no readable ``what``."""
+def read_json(file: Path, fault: str, advice: str) -> dict[str, Any]:
+    """The JSON object in a file, or an InputError with the ``fault`` and the ``advice``."""
     try:
         config = json.loads(file.read_text("utf-8"))
         if not isinstance(config, dict):
             raise TypeError("no JSON object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file}: not a readable {what} ({error}); {advice}.") from error
+        raise InputError(f"{file}: {fault} ({error}); {advice}.") from error
     return config
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The JSON object in ``prior.json`` in a folder."""
     writers = "give a folder written by `diffsplit train` or `diffsplit distill`"
-    return read_json(folder / CONFIG_NAME, "prior description", writers)
+    return read_json(folder / CONFIG_NAME, "not a readable prior description", writers)
 
 
 def first_line(error: Exception) -> str:

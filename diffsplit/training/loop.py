@@ -26,11 +26,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def accelerated(cpu: bool) -> Accelerator:
-    """Device and bf16 precision.
-
-    Raises:
-        MissingDependencyError: the extra ``train`` is not installed.
-    """
+    """Device and bf16 precision, or a MissingDependencyError without the extra ``train``."""
     try:
         from accelerate import Accelerator
     except ImportError as error:

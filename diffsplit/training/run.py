@@ -39,14 +39,7 @@ def _not_resumable(path: Path, error: Exception) -> InputError:
 
 
 def read_checkpoint(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
-    """What `Run.save` wrote, its tensors on the CPU.
-
-    Args:
-        kind: of the recipe of the run.
-
-    Raises:
-        InputError: no such file, or it is not a checkpoint of such a run.
-    """
+    """What `Run.save` wrote, its tensors on the CPU, if the run has a recipe of that ``kind``."""
     if not path.is_file():
         raise InputError(
             f"{path}: no checkpoint to resume from; start the run without --resume, or give the "
@@ -151,10 +144,9 @@ class Run(ABC):
         return loss.detach()
 
     def check_finite(self, losses: list[Tensor]) -> None:
-        """Refuse a diverged run before anything of it is written.
+        """Raise DivergenceError if a loss or weight is not finite, or too large for half precision.
 
-        Raises:
-            DivergenceError: a loss or weight is not finite, or too large for half precision.
+        It is called before anything of the run is written.
         """
         weights = (*self.network.parameters(), *self.ema.shadow_params)
         # A comparison with NaN is false, so this finds it too.
@@ -180,11 +172,7 @@ class Run(ABC):
             torch.save(state, temporary)
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
-        """Go on from a checkpoint, with the options of `config`.
-
-        Args:
-            state: from `read_checkpoint`.
-            path: where it was read, for messages.
+        """Go on from the checkpoint that was read from ``path``, with the options of `config`.
 
         Raises:
             InputError: the options differ in more than may change, the data are others, or the

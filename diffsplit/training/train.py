@@ -35,11 +35,7 @@ def started_config(out: Path) -> TrainConfig:
 
 
 def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
-    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized.
-
-    Raises:
-        InputError: unreadable, or too few.
-    """
+    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized."""
     images = load_images(source, config.size)
     if validation is None:
         return split(images, config)
