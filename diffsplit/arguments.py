@@ -10,10 +10,13 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 
-__all__ = ["TINY", "are_counts", "image_shape", "is_number", "kind_of"]
+__all__ = ["FAR_OUTSIDE", "TINY", "are_counts", "image_shape", "is_number", "kind_of"]
 
 TINY = math.ulp(0.0)
 """The least positive number: a bound that leaves out zero."""
+
+FAR_OUTSIDE = 8.0
+"""A magnitude that no image on [-1, 1] reaches, whatever its noise; bytes read as floats do."""
 
 
 def are_counts(*values: object) -> bool:

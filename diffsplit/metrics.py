@@ -13,13 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from diffsplit.arguments import kind_of
+from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.errors import InputError, MissingDependencyError
 
 __all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "ssim"]
-
-FAR_OUTSIDE = 8.0
-"""A magnitude that no true image on [-1, 1] has."""
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller images have no SSIM."""

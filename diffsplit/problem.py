@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsplit.arguments import kind_of
+from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.channels.base import Channel
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, check_generators
@@ -21,9 +21,6 @@ DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 """What measurements may be made of; half precision is too coarse for a likelihood."""
-
-FAR_OUTSIDE = 8.0
-"""No image on [-1, 1] has such values, whatever noise it holds; bytes read as floats do."""
 
 
 @dataclass(frozen=True)

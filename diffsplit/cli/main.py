@@ -10,12 +10,10 @@ import typer
 from diffsplit import __version__
 from diffsplit.cli.common import documented, examples, prose
 from diffsplit.cli.demo import demo
-from diffsplit.cli.distill import distill
-from diffsplit.cli.info import info
+from diffsplit.cli.info import info, solvers
 from diffsplit.cli.measure import measure
 from diffsplit.cli.recover import recover
-from diffsplit.cli.solvers import solvers
-from diffsplit.cli.train import train
+from diffsplit.cli.train import distill, train
 
 __all__ = ["COMMANDS", "app"]
 

@@ -1,4 +1,4 @@
-"""``diffsplit train``: a folder or zip of images becomes a prior, of pixels or of latents."""
+"""``diffsplit train`` and ``diffsplit distill``: images become a prior, a prior a faster one."""
 
 from __future__ import annotations
 
@@ -11,26 +11,7 @@ import typer
 
 from diffsplit.errors import InputError
 
-__all__ = ["CardLicense", "CardName", "CpuOnly", "given", "said", "train"]
-
-CpuOnly = Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")]
-CardName = Annotated[
-    str | None, typer.Option(help="Title of the model card (default: that of the folder).")
-]
-CardLicense = Annotated[
-    str | None,
-    typer.Option("--license", help="License of the weights: that of the images, usually."),
-]
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that are not None."""
-    return {key: value for key, value in options.items() if value is not None}
-
-
-def said(out: Path, resume: bool, name: str | None, license_: str | None) -> dict[str, Any]:
-    """What the model card should say; a resumed run goes on saying what it was started with."""
-    return given(name=name if name or resume else out.resolve().name, license=license_)
+__all__ = ["distill", "train"]
 
 
 def train(
@@ -49,9 +30,9 @@ def train(
     latent: Annotated[bool, typer.Option("--latent")] = False,
     autoencoder_images: Annotated[int | None, typer.Option(min=1)] = None,
     validation: Annotated[Path | None, typer.Option()] = None,
-    cpu: CpuOnly = False,
-    name: CardName = None,
-    license_: CardLicense = None,
+    cpu: Annotated[bool, typer.Option("--cpu")] = False,
+    name: Annotated[str | None, typer.Option()] = None,
+    license_: Annotated[str | None, typer.Option("--license")] = None,
 ) -> None:
     """Train a diffusion model on your own images, to use as --prior.
 
@@ -80,15 +61,18 @@ def train(
         autoencoder_images: With --latent: length of the first run; 120000 by default.
         validation: Folder or zip of images to measure the error on, given again with --resume;
             without it 2 % of the training images are kept out.
+        cpu: Use the CPU even if there is a GPU.
+        name: Title of the model card (default: that of the folder).
+        license_: License of the weights: that of the images, usually.
     """
     if latent and init is not None:
         raise InputError("--init starts a model of pixels; leave out --latent or --init.")
     if autoencoder_images is not None and not latent:
         raise InputError("--autoencoder-images belongs to --latent; leave it out or add that.")
     widths = None if channels is None else _widths(channels)
-    network = given(channels=widths, patch=patch, sigma_min=sigma_min, sigma_max=sigma_max)
-    options = given(images=images, batch=batch, lr=lr) | network
-    facts = said(out, resume, name, license_)
+    network = _given(channels=widths, patch=patch, sigma_min=sigma_min, sigma_max=sigma_max)
+    options = _given(images=images, batch=batch, lr=lr) | network
+    facts = _said(out, resume, name, license_)
     shared: Any = {"resume": resume, "validation": validation, "facts": facts, "cpu": cpu}
     shape: tuple[int, ...]
     if latent:
@@ -97,18 +81,73 @@ def train(
 
         new = AutoencoderConfig(), LATENT_CONFIG
         first, second = started_latent_config(out) if resume else new
-        coder = given(size=size, images=autoencoder_images, batch=batch, lr=lr)
+        coder = _given(size=size, images=autoencoder_images, batch=batch, lr=lr)
         first, second = replace(first, **coder), replace(second, **options)
         shape = train_latent(source, out, first, second, **shared).shape
     else:
         from diffsplit import training
 
         config = training.started_config(out) if resume else training.TrainConfig()
-        config = replace(config, **options, **given(size=size))
+        config = replace(config, **options, **_given(size=size))
         shape = training.train(source, out, config, init=init, **shared).shape
     print(f"{out}: a prior for {'×'.join(map(str, shape))} images.")
     solver = "--solver dcdp-latent " if latent else ""
     print(f"Use it with recover {solver}--prior {quote(str(out))}")
+
+
+def distill(
+    prior: Annotated[str, typer.Argument()],
+    out: Annotated[Path, typer.Option()],
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER_OR_ZIP")] = None,
+    images: Annotated[int | None, typer.Option(min=1)] = None,
+    batch: Annotated[int | None, typer.Option(min=1)] = None,
+    lr: Annotated[float | None, typer.Option()] = None,
+    resume: Annotated[bool, typer.Option("--resume")] = False,
+    validation: Annotated[Path | None, typer.Option()] = None,
+    cpu: Annotated[bool, typer.Option("--cpu")] = False,
+    name: Annotated[str | None, typer.Option()] = None,
+    license_: Annotated[str | None, typer.Option("--license")] = None,
+) -> None:
+    """Distill a diffusion model into a consistency model: clean images in a single evaluation.
+
+    Use the result with recover --solver dcdp --purifier consistency. Progress is saved every few
+    minutes: stop at any time and continue with --resume. Needs the extra:
+    pip install 'diffsplit\\[train]'.
+
+    Args:
+        prior: The teacher: a bundled name, a folder or a hub id.
+        out: New folder for the consistency model and the log of its training.
+        data: Images to start from, better for restoration; without them it starts from noise alone.
+        images: Length of the run: training pairs seen; 100000 by default.
+        batch: Pairs per step; 24 by default.
+        lr: Peak learning rate, 0.002 by default; lower it if a run diverges.
+        resume: Go on from the checkpoint in --out, with the options it was started with; --images
+            and --lr may be given anew, PRIOR and --data are given again.
+        validation: Folder or zip of images to measure the error on; without it 2 % of --data are
+            kept out, or samples of the teacher are used.
+        cpu: Use the CPU even if there is a GPU.
+        name: Title of the model card (default: that of the folder).
+        license_: License of the weights: that of the images, usually.
+    """
+    from diffsplit.training.distill import DistillConfig, started_distill_config
+    from diffsplit.training.distill import distill as run
+
+    config = started_distill_config(out) if resume else DistillConfig()
+    config = replace(config, **_given(images=images, batch=batch, lr=lr))
+    facts = _said(out, resume, name, license_)
+    run(prior, out, config, data=data, validation=validation, resume=resume, facts=facts, cpu=cpu)
+    print(f"{out}: a consistency model.")
+    print(f"Use it with recover --solver dcdp --purifier consistency --prior {quote(str(out))}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _said(out: Path, resume: bool, name: str | None, license_: str | None) -> dict[str, Any]:
+    """What the model card should say; a resumed run goes on saying what it was started with."""
+    return _given(name=name if name or resume else out.resolve().name, license=license_)
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffsplit.arguments import kind_of
+from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.errors import InputError
 from diffsplit.io.decoding import IMAGE_SUFFIXES, MAX_PIXELS, decode, image_files
 from diffsplit.io.files import atomic_write, path_of
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 _KINDS = ", ".join(sorted(IMAGE_SUFFIXES))
-FAR_OUTSIDE = 8.0
-"""A magnitude that no image on [-1, 1] reaches, however far an estimate is from converged."""
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -24,15 +24,12 @@ WEIGHTS = ["*diffusion_pytorch_model.safetensors", "*diffusion_pytorch_model-*.s
 def snapshot(name: str, check: Callable[[Path], None]) -> Path:
     """The folder that a model of the hub was downloaded to, now or earlier.
 
-    Where the hub does not answer, or HF_HUB_OFFLINE is set, an earlier download is used.
+    Where the hub does not answer, or HF_HUB_OFFLINE is set, an earlier download is used. Where
+    there is none, an InputError gives the reason.
 
     Args:
         name: ``organization/model``.
         check: is given the folder before the weights are downloaded, with all JSON files in it.
-
-    Raises:
-        InputError: there is neither an answer of the hub nor an earlier download, or ``check``
-            refuses the model.
     """
     from huggingface_hub import snapshot_download
 

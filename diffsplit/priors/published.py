@@ -33,12 +33,10 @@ AUTOENCODERS = {"vae": "AutoencoderKL", "vqvae": "VQModel"}
 
 @dataclass(frozen=True)
 class Parts:
-    """What a pipeline is made of.
+    """What a pipeline is made of; its ``name`` is for messages.
 
     Attributes:
-        name: of the whole, for messages.
-        unet: the network.
-        scheduler: its noise schedule, as diffusers writes it; empty where there is none.
+        scheduler: the noise schedule, as diffusers writes it; empty where there is none.
         autoencoder: of a latent model, else None.
     """
 
@@ -51,8 +49,7 @@ class Parts:
 def check_kinds(folder: Path) -> dict[str, str]:
     """The class of each network in a folder, by its subfolder ("" for the folder itself).
 
-    Raises:
-        InputError: there is no network, or one of a kind that no prior is made of.
+    Where there is no network, or one of a kind that no prior is made of, an InputError says so.
     """
     places = [_place(folder), *AUTOENCODERS]
     configs = {place: _read(folder / place / "config.json") for place in places}
@@ -106,12 +103,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def parts_in_memory(source: Any) -> Parts:
-    """The parts of a pipeline, or of a pair ``(network, scheduler)``.
+    """The parts of a pipeline, or of a pair ``(network, scheduler)``; else an InputError.
 
     The networks are set to evaluate (no dropout); their weights are left alone.
-
-    Raises:
-        InputError: it is something else, or a part is of a kind that no prior is made of.
     """
     if isinstance(source, tuple | list) and len(source) == 2:
         (unet, scheduler), autoencoder = source, None

@@ -62,11 +62,10 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def described(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """The description of a prior in the format ``kind``.
+    """The description of a prior in the format ``kind``, for a ``with`` block that reads it.
 
-    Raises:
-        InputError: unreadable, of another format or version, or incomplete: a key that the block
-            asks for is missing, or its value makes no sense.
+    An InputError says that it is unreadable, of another format or version, or incomplete: a key
+    that the block asks for is missing, or its value makes no sense.
     """
     config = read_config(folder)
     found, version = config.get("format"), config.get("version")
@@ -121,9 +120,6 @@ def load_part(kind: str, folder: Path, part: str, device: str | torch.device) ->
     Args:
         kind: its class in diffusers.
         part: its subfolder; "" for the folder itself.
-
-    Raises:
-        InputError: the weights are not there, or not readable.
     """
     model_class = diffusers_class(kind)
     try:

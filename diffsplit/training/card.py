@@ -50,10 +50,8 @@ def _card(facts: dict[str, Any], what: str, how: str, measured: str, samples: st
 
     Args:
         facts: of the prior; ``name``, ``license`` and the recipe find their places.
-        what: what the prior is.
-        how: the method of training.
-        measured: the section on quality.
-        samples: what ``samples.png`` shows.
+        what, how: what the prior is, and how it was trained.
+        measured, samples: its quality, and what ``samples.png`` shows.
     """
     facts = dict(facts)
     license = str(facts.pop("license", "that of the training images"))

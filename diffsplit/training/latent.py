@@ -96,7 +96,7 @@ class LatentDenoiserRun(DenoiserRun):
 
 
 def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
-    """Both networks halve the image; better told before the first is trained."""
+    """Raise InputError unless both networks can halve the image."""
     factor = autoencoder.factor * config.patch * 2 ** (len(config.channels) - 1)
     if autoencoder.size % factor:
         raise InputError(

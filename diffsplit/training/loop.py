@@ -121,12 +121,7 @@ def fit(
 
 
 class Reporter:
-    """Progress on the terminal, and pictures in a folder at every checkpoint.
-
-    Args:
-        folder: where the pictures go; it exists.
-        label: what is going on, before the bar.
-        images: length of the run in training images seen.
+    """Progress of a run on the terminal, and pictures in a folder at every checkpoint.
 
     Attributes:
         losses: of the steps since the last checkpoint, not yet read from the device.
