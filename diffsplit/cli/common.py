@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
@@ -30,14 +27,10 @@ __all__ = [
     "Seed",
     "check_outputs",
     "device_named",
-    "documented",
-    "examples",
     "generator",
-    "key_value_table",
     "one_of",
     "printable",
     "progress",
-    "prose",
     "say",
 ]
 
@@ -59,27 +52,6 @@ def one_of(names: Iterable[str], help: str | None = None) -> Any:
         return value
 
     return typer.Option(metavar="NAME", callback=check, help=help)
-
-
-def prose(command: Callable[..., None]) -> str:
-    """The docstring of a command up to ``Args``, each paragraph on one line, for the terminal."""
-    paragraphs = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")[0].split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-def documented(command: Callable[..., None]) -> Callable[..., None]:
-    """The command; what its docstring has under ``Args`` becomes the help of its options."""
-    command.__annotations__ = inspect.get_annotations(command, eval_str=True)
-    arguments = (inspect.getdoc(command) or "").partition("\n\nArgs:")[2]
-    for entry in re.split(r"\n {4}(?=\w)", arguments)[1:]:
-        name, text = entry.split(": ", 1)
-        command.__annotations__[name].__metadata__[0].help = " ".join(text.split())
-    return command
-
-
-def examples(*lines: str) -> str:
-    """An epilog with one command a line."""
-    return "\n\n".join(("[bold]Examples[/bold]", *lines))
 
 
 def check_outputs(
@@ -132,18 +104,6 @@ def generator(seed: int, use: str) -> torch.Generator:
     return seeded(seed, f"diffsplit {use}")
 
 
-def key_value_table(title: str, values: dict[str, Any]) -> Table:
-    """Facts as two columns."""
-    table = Table(
-        title=printable(title), show_header=False, title_justify="left", box=None, padding=(0, 2)
-    )
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for key, value in values.items():
-        table.add_row(printable(key.replace("_", " ")), printable(_text(value)))
-    return table
-
-
 def printable(text: str) -> str:
     """Text from a file, without control characters and markup that a terminal would obey."""
     return escape("".join(c if c.isprintable() else "�" for c in text))
@@ -153,14 +113,6 @@ def say(message: str) -> None:
     """One line on stderr, without characters that a terminal would obey."""
     line = " ".join(message.split())
     print("".join(c if c.isprintable() else "�" for c in line), file=sys.stderr)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(v) for v in value)
-    return f"{value:,}" if type(value) is int else str(value)
 
 
 @contextmanager

@@ -73,6 +73,11 @@ def demo(
             --rows allow.
         prior: The diffusion model: a bundled name, a folder or a hub id.
         force: Replace an existing figure.
+
+    Examples:
+        diffsplit demo
+        diffsplit demo --rows 4096 --operator hadamard -o cats.png
+        diffsplit demo --task super-resolution
     """
     suffix = "" if task == DEFAULT_TASK else f"-{task}"
     target = output or Path(f"diffsplit-demo{suffix}.png")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from diffsplit.cli.common import key_value_table, printable
+from diffsplit.cli.common import printable
 from diffsplit.io.measurements import read_facts
 from diffsplit.priors import load_prior
 from diffsplit.solvers import SOLVERS, Solver
@@ -24,10 +24,14 @@ def info(name: Annotated[str, typer.Argument(metavar="FILE_OR_PRIOR")]) -> None:
 
     Args:
         name: A measurement file, the folder of a prior, a bundled prior's name or a hub id.
+
+    Examples:
+        diffsplit info cat.safetensors
+        diffsplit info cats-64
     """
     path = Path(name)
     facts = _file(path) if path.is_file() else load_prior(name).describe()
-    Console().print(key_value_table(name, facts))
+    Console().print(_table(name, facts))
 
 
 def _file(path: Path) -> dict[str, object]:
@@ -47,8 +51,32 @@ def _file(path: Path) -> dict[str, object]:
     }
 
 
+def _table(title: str, values: dict[str, Any]) -> Table:
+    """Facts as two columns."""
+    table = Table(
+        title=printable(title), show_header=False, title_justify="left", box=None, padding=(0, 2)
+    )
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in values.items():
+        table.add_row(printable(key.replace("_", " ")), printable(_text(value)))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(v) for v in value)
+    return f"{value:,}" if type(value) is int else str(value)
+
+
 def solvers() -> None:
-    """List the solvers: the name for --solver, the prior that it needs, and what it is."""
+    """List the solvers: the name for --solver, the prior that it needs, and what it is.
+
+    Examples:
+        diffsplit solvers
+    """
     table = Table("solver", "needs", "what it is")
     for name, kind in SOLVERS.items():
         needed = kind().requires

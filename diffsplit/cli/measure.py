@@ -58,6 +58,13 @@ def measure(
         gray: Measure the brightness alone, for a prior of one color.
         seed: Of the operator and the noise.
         force: Replace an existing file.
+
+    Examples:
+        diffsplit measure cat.jpg -o cat.safetensors
+        diffsplit measure cat.jpg -o cat.safetensors --rows 4096 --operator hadamard
+        diffsplit measure cat.jpg -o cat.safetensors --task onebit-inpainting --fraction 0.3
+        diffsplit measure cat.jpg -o cat.safetensors --task quantized --bits 2 --ratio 1/8
+        diffsplit measure cat.jpg -o cat.safetensors --task motion-deblur --sigma 0.05
     """
     check_outputs([(output, ())], [image], force)
     x = load_image(image, size, channels=1 if gray else 3)

@@ -11,6 +11,7 @@ import typer
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffsplit import plots
 from diffsplit.cli.choice import solver_with
 from diffsplit.cli.common import (
     PICTURES,
@@ -28,14 +29,6 @@ from diffsplit.errors import InputError
 from diffsplit.io.images import load_image, save_image
 from diffsplit.io.measurements import load, read_facts
 from diffsplit.plausibility import DOUBTFUL, contradiction
-from diffsplit.plots import (
-    comparison,
-    image_grid,
-    measurement_pictures,
-    side_by_side,
-    std_figure,
-    std_map,
-)
 from diffsplit.plots.grids import FONT_SIZE
 from diffsplit.priors import Prior, load_prior
 from diffsplit.problem import Problem
@@ -97,6 +90,14 @@ def recover(
         figure: Also write a side-by-side comparison to this picture.
         trace: Also write the numbers of every step of the estimate to this CSV file.
         force: Replace existing files.
+
+    Examples:
+        diffsplit recover cat.safetensors -o recovered.png
+        diffsplit recover cat.safetensors -o recovered.png --truth cat.jpg --figure compare.png
+        diffsplit recover cat.safetensors -o recovered.png --samples 8 --figure samples.png
+        diffsplit recover cat.safetensors -o recovered.png --solver diff-onebit --trace steps.csv
+        diffsplit recover cat.safetensors -o recovered.png --solver dcdp --purifier ddim
+        diffsplit recover cat.safetensors -o recovered.png --solver dcdp-latent
     """
     names = () if interval is None else ("low", "high", "interval")
     parts = [output.with_name(f"{output.stem}-{name}{output.suffix}") for name in names]
@@ -129,15 +130,14 @@ def recover(
     task = measurement.facts.get("task")
     algorithm = kind.for_problem(problem, task if isinstance(task, str) else None, **settings)
     with progress("recovering") as advance:
-        result = algorithm(
-            problem, y, model, generator=generator(seed, "recover"), callback=advance
-        )
-    save_image(image_grid(result.image, columns=min(len(y), 8)), output)
+        g = generator(seed, "recover")
+        result = algorithm(problem, y, model, generator=g, callback=advance)
+    save_image(plots.image_grid(result.image, columns=min(len(y), 8)), output)
     if figure is not None:
         save_image(_figure(problem, y, result, expected), figure)
     if interval is not None:
         for path, bound in zip(parts, result.interval(interval), strict=False):
-            save_image(image_grid(bound, columns=min(len(y), 8)), path)
+            save_image(plots.image_grid(bound, columns=min(len(y), 8)), path)
         save_image(_interval_figure(result, interval), parts[-1])
     if trace is not None:
         result.trace.write_csv(trace)
@@ -191,10 +191,10 @@ def _truth(path: Path, shape: tuple[int, ...], batch: int) -> Tensor:
 
 def _figure(problem: Problem, y: Tensor, result: Recovery, truth: Tensor | None) -> Tensor:
     rows = [] if truth is None else [("truth", truth)]
-    label, measured = measurement_pictures(problem, y)
+    label, measured = plots.measurement_pictures(problem, y)
     rows += [(label, measured), ("recovery", result.image)]
     if result.samples is not None and result.std is not None:
-        rows += [("one sample", result.samples[0]), ("std", std_map(result.std))]
+        rows += [("one sample", result.samples[0]), ("std", plots.std_map(result.std))]
     return _labeled(rows)
 
 
@@ -203,7 +203,7 @@ def _interval_figure(result: Recovery, level: float) -> Tensor:
     low, high = result.interval(level)
     assert result.std is not None  # there is an interval
     rows = [("recovery", result.image), (f"low, {level:.3g}", low), (f"high, {level:.3g}", high)]
-    figure, maps = _labeled(rows), std_figure(result.std.cpu(), scale=_scale(low))
+    figure, maps = _labeled(rows), plots.std_figure(result.std.cpu(), scale=_scale(low))
     if len(low) > 1:
         return _joined(figure, maps, dim=1)
     room = FONT_SIZE // 2 + 1  # above the map, for the first label of its scale
@@ -214,8 +214,8 @@ def _labeled(rows: Sequence[tuple[str, Tensor]]) -> Tensor:
     """A row for each label and its images ``(B, C, H, W)``; one image a label all in one row."""
     rows, scale = [(label, images.cpu()) for label, images in rows], _scale(rows[0][1])
     if len(rows[0][1]) == 1:
-        return side_by_side([(label, images[0]) for label, images in rows], scale)
-    return comparison(rows, scale)
+        return plots.side_by_side([(label, images[0]) for label, images in rows], scale)
+    return plots.comparison(rows, scale)
 
 
 def _scale(images: Tensor) -> int:

@@ -64,6 +64,12 @@ def train(
         cpu: Use the CPU even if there is a GPU.
         name: Title of the model card (default: that of the folder).
         license_: License of the weights: that of the images, usually.
+
+    Examples:
+        diffsplit train cats.zip --out my-cats --size 64 --images 400000
+        diffsplit train cats.zip --out my-cats --images 800000 --resume
+        diffsplit train dogs.zip --out my-dogs --init cats-64 --images 100000
+        diffsplit train cats.zip --out my-latent-cats --latent
     """
     if latent and init is not None:
         raise InputError("--init starts a model of pixels; leave out --latent or --init.")
@@ -128,6 +134,10 @@ def distill(
         cpu: Use the CPU even if there is a GPU.
         name: Title of the model card (default: that of the folder).
         license_: License of the weights: that of the images, usually.
+
+    Examples:
+        diffsplit distill cats-64 --out my-fast-cats --data cats.zip
+        diffsplit distill my-cats --out my-fast-cats --images 200000
     """
     from diffsplit.training.distill import DistillConfig, started_distill_config
     from diffsplit.training.distill import distill as run
