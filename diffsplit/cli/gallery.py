@@ -30,10 +30,8 @@ class Gallery:
 
     Attributes:
         truth: the images ``(B, C, H, W)`` on [-1, 1].
-        problem: what was done to them.
         y: their measurements, on the device that computes.
         prior: the diffusion model of the methods that do not bring their own.
-        seed: of the command line.
         pictures: label and images ``(B, C, H, W)`` on the CPU, from top to bottom.
         rows: of the table.
     """

@@ -62,11 +62,7 @@ class AutoencoderConfig(RunConfig):
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
-    """The network, with random weights.
-
-    Raises:
-        InputError: the size is not divisible by the factor between image and latents.
-    """
+    """The network, with random weights, if the factor between image and latents fits the size."""
     from diffusers import AutoencoderKL
 
     levels = len(config.channels)

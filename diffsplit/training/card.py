@@ -96,7 +96,6 @@ def denoiser_card(prior: EDMPrior, nearest: list[float]) -> str:
     """What the prior is, what it was trained on and how, and how wrong it is.
 
     Args:
-        prior: with its error curve and facts.
         nearest: root-mean-square distance of each pictured sample to its nearest training image.
     """
     return _card(

@@ -55,9 +55,7 @@ class LatentDenoiserRun(DenoiserRun):
     """Training of the denoiser of latents ``(N, C, H, W)``, mirror images among them.
 
     Args:
-        config, accelerator: see `DenoiserRun`.
         latents, held_out: scaled, for training and validation.
-        autoencoder: what encoded them.
         moments: their scaling and shift.
         images: that the latents are of.
     """
@@ -74,13 +72,13 @@ class LatentDenoiserRun(DenoiserRun):
     ) -> None:
         super().__init__(config, latents, held_out, accelerator, origin=images)
         self.prior.bounds = None  # latents have none
-        self.autoencoder, (self.scaling, self.shift) = autoencoder, moments
+        self.autoencoder, self.moments = autoencoder, moments
 
     @property
     def whole(self) -> LatentPrior:
         """The prior of images, with what its model card says."""
-        moments, facts = (self.scaling, self.shift), self.card_facts()
-        return LatentPrior.from_models(self.autoencoder, self.prior, *moments, facts)
+        facts = self.card_facts()
+        return LatentPrior.from_models(self.autoencoder, self.prior, *self.moments, facts)
 
     def clean(self) -> Tensor:
         index = torch.randint(len(self.images), (self.config.batch,), generator=self.generator)
