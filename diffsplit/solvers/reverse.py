@@ -10,7 +10,8 @@ DPM-Solver++ (Lu et al. 2022, Alg. 2; its SDE variant for η = 1) extrapolates i
 
     D̃ = D + (h/2h₋)(D − D₋),   h = −log ρ,
 
-with the last evaluation D₋ and its h₋, at no further cost.
+with the last evaluation D₋ and its h₋, at no further cost. First-order samples vary too little and
+second-order ones too much, so that an order between, a share of the extrapolation, can be nearer.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def walk(
     sigmas: Sequence[float] | Sequence[Tensor],
     generator: Generators,
     eta: float = 1.0,
-    order: int = 1,
+    order: float = 1,
 ) -> Iterator[DiffusionStep]:
     """Walk ``x`` down a falling list of noise levels.
 
@@ -67,7 +68,7 @@ def walk(
         x: noisy images ``(B, *shape)`` at ``sigmas[0]``.
         sigmas: falling levels, each a float or one per image ``(B,)``; only the last may be 0.
         eta: 1 for ancestral sampling, 0 for a deterministic walk.
-        order: 1, or 2 for the multistep rule.
+        order: 1, 2 for the multistep rule, or between.
 
     Yields:
         each step; the ``x`` of the last is a clean image when the last level is 0.
@@ -81,8 +82,10 @@ def walk(
         width = -ratio.log()
         target = clean
         last = i == len(levels) - 2
-        if order == 2 and before is not None and not last:
-            share = torch.where(before[1] > 0, width / (2 * before[1]), 0)  # levels may coincide
+        if order > 1 and before is not None and not last:
+            share = (order - 1) * torch.where(
+                before[1] > 0, width / (2 * before[1]), 0
+            )  # levels may coincide
             target = clean + share * (clean - before[0])
         before = clean, width
         fresh = eta * ratio * (1 - ratio.square()).clamp(min=0).sqrt()
@@ -99,7 +102,7 @@ def reverse_diffusion(
     sigmas: Sequence[float] | Sequence[Tensor],
     generator: Generators,
     eta: float = 1.0,
-    order: int = 1,
+    order: float = 1,
 ) -> Tensor:
     """The end of a `walk`, ``(B, *shape)``: a clean image when the last level is 0."""
     for step in walk(denoise, x, sigmas, generator, eta, order):
