@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from diffsplit.arguments import TINY
-from diffsplit.channels.base import Moments
-from diffsplit.channels.checks import broadcast, number
-from diffsplit.channels.discrete import DiscreteChannel, check_bits, uniform_like
+from diffsplit.channels.base import Moments, broadcast, number
+from diffsplit.channels.discrete import DiscreteChannel, uniform_like
 from diffsplit.channels.normal import unit_nodes
 from diffsplit.channels.prox import distance_to_minimizer
 from diffsplit.noise import Generators
@@ -49,10 +48,9 @@ class Logistic(DiscreteChannel):
 
     scale: float = 1.0
 
-    outcomes = 2
-
     def __post_init__(self) -> None:
         self._set(scale=number("scale", self.scale, TINY))
+        self._set(_largest_curvature=0.25 / self.scale**2)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         self._check_sample(s)
@@ -80,9 +78,6 @@ class Logistic(DiscreteChannel):
         found = _posterior(u, tau)
         return Moments(y * self.scale * found.mean, self.scale**2 * found.variance)
 
-    def check(self, y: Tensor) -> None:
-        check_bits(y)
-
     def config(self) -> dict[str, Any]:
         return {"kind": "logistic", "scale": self.scale}
 
@@ -90,13 +85,6 @@ class Logistic(DiscreteChannel):
         """u = y p and τ in units of the scale."""
         p, y, tau = broadcast(p, y, tau)
         return y * p / self.scale, tau / self.scale**2
-
-    @property
-    def _largest_curvature(self) -> float:
-        return 0.25 / self.scale**2
-
-    def _outcome(self, s: Tensor) -> Tensor:
-        return (s >= 0).to(s.dtype) * 2 - 1
 
     def _nll(self, s: Tensor, y: Tensor) -> Tensor:
         return -logsigmoid(y * s / self.scale)
