@@ -6,12 +6,17 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
+from torch import Tensor
+
 from diffsplit.errors import InputError
 
-__all__ = ["TINY", "are_counts", "brief", "image_shape", "is_number"]
+__all__ = ["FAR_OUTSIDE", "TINY", "are_counts", "brief", "image_shape", "is_number", "kind_of"]
 
 TINY = math.ulp(0.0)
 """The least positive number: a bound that leaves out zero."""
+
+FAR_OUTSIDE = 8.0
+"""A magnitude that no image on [-1, 1] reaches, whatever its noise; bytes read as floats do."""
 
 
 def are_counts(*values: object) -> bool:
@@ -39,12 +44,13 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> 
     return not isinstance(value, bool) and math.isfinite(number) and low <= number <= high
 
 
-def image_shape(shape: object) -> tuple[int, int, int]:
-    """``(C, H, W)`` of positive integers.
+def kind_of(value: object) -> str:
+    """What a value is, for a message: the dtype of a tensor, or the name of a type."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
-    Raises:
-        InputError: it is none.
-    """
+
+def image_shape(shape: object) -> tuple[int, int, int]:
+    """``(C, H, W)`` of positive integers, or an InputError if it is none."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     if len(sizes) != 3 or not are_counts(*sizes):
         raise InputError(f"images have a shape (C, H, W) of positive integers, not {shape!r:.60}.")

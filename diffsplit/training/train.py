@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from diffsplit.training.denoiser import DenoiserRun
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
 from diffsplit.training.run import started
 
-__all__ = ["load_data", "started_config", "train", "write_card"]
+__all__ = ["finish", "load_data", "started_config", "train", "write_card"]
 
 
 def started_config(out: Path) -> TrainConfig:
@@ -34,24 +35,33 @@ def started_config(out: Path) -> TrainConfig:
 
 
 def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
-    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized.
-
-    Raises:
-        InputError: unreadable, or too few.
-    """
+    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized."""
     images = load_images(source, config.size)
     if validation is None:
         return split(images, config)
     return images, load_images(validation, config.size, limit=256)
 
 
-def write_card(out: Path, card: str, pictures: Tensor, nearest: Tensor) -> None:
-    """The model card, and samples above the training images nearest to them."""
-    save_image(
-        image_grid(torch.cat([pictures, nearest.to(pictures)]), columns=8), out / "samples.png"
-    )
+def write_card(out: Path, card: str, picture: Tensor) -> None:
+    """The model card, and a picture ``(C, H, W)`` of samples."""
+    save_image(picture.clamp(-1, 1), out / "samples.png")
     with atomic_write(out / "README.md") as temporary:
         temporary.write_text(card, "utf-8")
+
+
+def finish(run: DenoiserRun, out: Path, images: Tensor, card: Callable[[list[float]], str]) -> None:
+    """Measure and save what was trained, with a model card and samples.
+
+    Args:
+        images: of the training, in bytes; the nearest ones are shown below the samples.
+        card: from the distance of each sample to its nearest training image.
+    """
+    run.measure_curve()
+    run.write(out)
+    pictures = run.samples(8, 50, seed=3)
+    nearest, distances = nearest_images(pictures, images)
+    both = torch.cat([pictures, nearest.to(pictures)])
+    write_card(out, card(distances), image_grid(both, columns=8))
 
 
 def _network_of(init: Path | str, config: TrainConfig) -> tuple[EDMPrior, TrainConfig]:
@@ -108,7 +118,7 @@ def train(
     """
     folder = out / "training"
     accelerator = accelerated(cpu)
-    state, _ = opened(out, folder / CHECKPOINT, config, resume)
+    state = opened(out, folder / CHECKPOINT, config, resume)
     start = None
     if init is not None and state is None:
         start, config = _network_of(init, config)
@@ -118,13 +128,6 @@ def train(
     run.facts |= {"trained_on": source.name, "training_images": len(images)}
     if start is not None and init is not None:
         run.facts |= {"started_from": str(start.facts.get("name", Path(init).name))}
-    if state is not None:
-        run.restore(state, folder / CHECKPOINT)
-    run.facts |= facts or {}
-    fit(run, out, folder)
-    run.measure_curve()
-    run.write(out)
-    pictures = run.samples(8, 50, seed=3)
-    nearest, distance = nearest_images(pictures, images)
-    write_card(out, denoiser_card(run.prior, distance), pictures, nearest)
+    fit(run, out, folder, "training", state, facts)
+    finish(run, out, images, lambda distances: denoiser_card(run.prior, distances))
     return EDMPrior.load(out)
