@@ -142,11 +142,7 @@ class Channel(ABC):
 
 
 def number(name: str, value: Any, low: float = -math.inf) -> float:
-    """``value`` as a finite float, at least ``low``: 0, or `TINY` for a positive one.
-
-    Raises:
-        InputError: it is no real number, NaN, infinite or too low.
-    """
+    """``value`` as a finite float, at least ``low``: 0, or `TINY` for a positive one."""
     if not is_number(value, low):
         limit = {0: ", 0 or more", TINY: " above 0"}.get(low, "")
         raise InputError(f"{name} is {brief(value)}; give a finite number{limit}.")
@@ -182,13 +178,8 @@ def check_measurements(y: object) -> None:
 def broadcast(s: Tensor, y: Tensor, level: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """``s`` and ``y`` in the common shape of the three, and ``level`` as a tensor.
 
-    Args:
-        s: float32 or float64.
-        y: real numbers or integers, on the device of ``s``.
-        level: a weight μ or a variance τ, positive.
-
-    Raises:
-        InputError: a wrong type or device, shapes that do not fit, or a ``level`` out of range.
+    ``s`` is of float32 or float64, ``y`` of real numbers or integers on its device, and ``level`` a
+    positive weight μ or variance τ.
     """
     check_signal(s)
     check_measurements(y)

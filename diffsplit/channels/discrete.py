@@ -238,11 +238,7 @@ def next_below(x: Tensor) -> Tensor:
 
 
 def uniform_like(x: Tensor, generator: Generators) -> Tensor:
-    """Uniform numbers on [0, 1) shaped like ``x`` ``(B, …)``, drawn on the generator's device.
-
-    Raises:
-        InputError: neither one generator nor as many as images.
-    """
+    """Uniform numbers on [0, 1) shaped like ``x`` ``(B, …)``, drawn on the generator's device."""
     check_generators(generator, len(x))
     if isinstance(generator, torch.Generator):
         draw = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)

@@ -134,11 +134,7 @@ def _tables(inner: Tensor, limit: float) -> Constants:
 
 
 def _checked_edges(edges: object) -> tuple[float, ...]:
-    """Edges as a tuple.
-
-    Raises:
-        InputError: no sequence, too few or too many, not finite, or not increasing.
-    """
+    """Edges as a tuple, when they are finite and increasing."""
     if not isinstance(edges, Sequence) or isinstance(edges, str):
         raise InputError(f"edges is {brief(edges)}; give a list of increasing numbers.")
     if not 1 <= len(edges) < 2**_MAX_BITS:

@@ -191,11 +191,7 @@ class MatrixOperator(DenseOperator):
 
 
 def columns_of(shape: Sequence[int], shape_in: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape of the images that a matrix of ``shape`` (M, N) takes.
-
-    Raises:
-        InputError: ``shape_in`` is not None and has not N entries.
-    """
+    """The shape of the images that a matrix of ``shape`` (M, N) takes: N entries."""
     result = shape_of([shape[1]] if shape_in is None else shape_in)
     if math.prod(result) != shape[1]:
         raise InputError(

@@ -140,13 +140,10 @@ def merge(x: Tensor, factor: int) -> Tensor:
 
 
 def _reflector(direction: Tensor) -> tuple[Tensor, Tensor]:
-    """The Householder reflection R = I − w wᴴ that takes ``direction`` to its first coordinate.
+    """w of a Householder reflection R = I − w wᴴ, and φ, with R a = −φ e₁ for ``direction`` a.
 
-    Args:
-        direction: a ``(C, k², …)``, complex, of length 1 along k² (or 0, where any R will do).
-
-    Returns:
-        w, and the phase φ of the first coordinate of a: R a = −φ e₁. The sign avoids cancellation.
+    a is complex, ``(C, k², …)``, of length 1 along k² (or 0, where any R will do), and φ the phase
+    of its first coordinate. The sign avoids cancellation.
     """
     first, size = direction[:, :1], direction[:, :1].abs()
     phase = torch.where(size > 0, first / size, torch.ones_like(first))
