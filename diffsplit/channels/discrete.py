@@ -160,8 +160,8 @@ class NoisyQuantizer(DiscreteChannel):
         """Of X = (t − s)/scale, t ~ N(s, scale²), given that t was measured as y."""
 
     @abstractmethod
-    def _interval(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest number, in the dtype of s, that is measured as y."""
+    def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
+        """The number nearest to s whose noiseless measurement is y."""
 
     @abstractmethod
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
@@ -209,7 +209,7 @@ class NoisyQuantizer(DiscreteChannel):
         if self.sigma > 0:
             return super().prox(z, y, mu)
         z, y, mu = broadcast(z, y, mu)
-        nearest, (right, wrong) = z.clamp(*self._interval(z, y)), self._noiseless_nll
+        nearest, (right, wrong) = self._nearest(z, y), self._noiseless_nll
         if not self.flip:
             return nearest
         return torch.where(0.5 * mu * (z - nearest).square() <= wrong - right, nearest, z)

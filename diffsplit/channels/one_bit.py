@@ -69,15 +69,14 @@ class OneBit(NoisyQuantizer):
         values = {"sigma": self.sigma, "threshold": self.threshold, "flip": self.flip}
         return {"kind": "one-bit", **values}
 
-    def _interval(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
         edge = like(self.threshold, s)
-        least = torch.where(y > 0, edge, -torch.inf)
-        return least, torch.where(y > 0, torch.inf, next_below(edge))
+        return torch.where(y > 0, torch.maximum(s, edge), torch.minimum(s, next_below(edge)))
 
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
         if self.flip:
             return p + scale * cut.mean
-        return (self.threshold + y * scale * cut.excess).clamp(*self._interval(p, y))
+        return self._nearest(self.threshold + y * scale * cut.excess, y)
 
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
         u = y * (s - self.threshold) / scale

@@ -93,9 +93,9 @@ class Quantized(NoisyQuantizer):
         edges = self._bins.like("lower", s)[2:-1].contiguous()
         return torch.bucketize(s.contiguous(), edges, right=True)
 
-    def _interval(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
         lower, upper = self._of_bin(s, y, "lower", "upper")
-        return lower, next_below(upper)
+        return s.clamp(lower, next_below(upper))
 
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
         (lower, upper), distance = self._of_bin(p, y, "lower", "upper"), scale * cut.excess
