@@ -6,6 +6,7 @@ Noise levels, thresholds and edges are in the units of s = A x, with x on [-1, 1
 from dataclasses import MISSING, fields
 from typing import Any
 
+from diffsplit.arguments import brief
 from diffsplit.channels.base import Channel, Moments
 from diffsplit.channels.gaussian import GaussianNoise
 from diffsplit.channels.logistic import Logistic
@@ -42,17 +43,15 @@ def from_config(config: dict[str, Any]) -> Channel:
             with a wrong type or value.
     """
     if not isinstance(config, dict):
-        raise InputError(f"a channel is described by a dictionary, not by {config!r:.40}.")
+        raise InputError(f"a channel is described by a dictionary, not by {brief(config)}.")
     kind = config.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise InputError(f"{kind!r:.40} is no kind of channel; choose one of {', '.join(_KINDS)}.")
+        raise InputError(f"{brief(kind)} is no kind of channel; choose one of {', '.join(_KINDS)}.")
     known = {f.name: f for f in fields(_KINDS[kind]) if f.init}
     given = {key: value for key, value in config.items() if key != "kind"}
-    if unknown := [key for key in given if key not in known]:
-        raise InputError(
-            f"a {kind} channel has no parameter {unknown[0]!r:.40}; it has {', '.join(known)}."
-        )
-    required = [n for n, f in known.items() if f.default is MISSING]
-    if missing := [name for name in required if name not in given]:
-        raise InputError(f"a {kind} channel needs {missing[0]}; add it to the description.")
+    required = [name for name, field in known.items() if field.default is MISSING]
+    wrong = [f"has no parameter {brief(name)}" for name in given if name not in known]
+    wrong += [f"needs {name}" for name in required if name not in given]
+    if wrong:
+        raise InputError(f"a {kind} channel {wrong[0]}; its parameters are {', '.join(known)}.")
     return _KINDS[kind](**given)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import check_measurements
+from diffsplit.arguments import TINY, brief, is_number
+from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 
-__all__ = ["Channel", "Moments"]
+__all__ = [
+    "Channel",
+    "Moments",
+    "broadcast",
+    "check_measurements",
+    "check_signal",
+    "like",
+    "number",
+]
 
 
 class Moments(NamedTuple):
@@ -128,3 +139,60 @@ class Channel(ABC):
 
         This waits for the device: call it once, where measurements come in.
         """
+
+
+def number(name: str, value: Any, low: float = -math.inf) -> float:
+    """``value`` as a finite float, at least ``low``: 0, or `TINY` for a positive one."""
+    if not is_number(value, low):
+        limit = {0: ", 0 or more", TINY: " above 0"}.get(low, "")
+        raise InputError(f"{name} is {brief(value)}; give a finite number{limit}.")
+    return float(value)
+
+
+def like(value: float | Tensor, x: Tensor) -> Tensor:
+    """``value`` in the dtype and on the device of ``x``."""
+    if isinstance(value, Tensor):
+        return value.to(x)
+    return torch.full((), value, dtype=x.dtype, device=x.device)
+
+
+def check_signal(s: object, batched: bool = False) -> None:
+    """Raise InputError unless ``s`` is a tensor of float32 or float64, with a batch dimension."""
+    if not isinstance(s, Tensor) or s.dtype not in (torch.float32, torch.float64):
+        kind = s.dtype if isinstance(s, Tensor) else type(s).__name__
+        raise InputError(
+            f"s = A x is a tensor of float32 or float64, not {kind}; the order of arguments is "
+            "s, then the measurements y."
+        )
+    if batched and not s.ndim:
+        raise InputError("s is a single number; give a batch (B, …), for example s[None].")
+
+
+def check_measurements(y: object) -> None:
+    """Raise InputError unless ``y`` is a tensor of real numbers."""
+    if not isinstance(y, Tensor) or y.dtype == torch.bool or y.is_complex():
+        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(f"measurements are a tensor of numbers, not {kind}.")
+
+
+def broadcast(s: Tensor, y: Tensor, level: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """``s`` and ``y`` in the common shape of the three, and ``level`` as a tensor.
+
+    ``s`` is of float32 or float64, ``y`` of real numbers or integers on its device, and ``level`` a
+    positive weight μ or variance τ.
+    """
+    check_signal(s)
+    check_measurements(y)
+    if y.device != s.device and y.ndim:
+        raise InputError(f"s is on {s.device} and y on {y.device}; move one with .to(device).")
+    if not isinstance(level, Tensor):
+        level = number("a weight or a variance", level, TINY)
+    try:
+        level = like(level, s)
+        parts = torch.broadcast_tensors(s, y, level)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise InputError(
+            f"the shapes of s {tuple(s.shape)} and y {tuple(y.shape)} do not fit together, "
+            "or that of the weight or variance does not."
+        ) from error
+    return parts[0], parts[1], level

@@ -10,14 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.base import Channel, Moments
-from diffsplit.channels.checks import broadcast, check_measurements, check_signal
+from diffsplit.arguments import TINY
+from diffsplit.channels.base import (
+    Channel,
+    Moments,
+    broadcast,
+    check_measurements,
+    check_signal,
+    like,
+    number,
+)
 from diffsplit.channels.normal import Cut
 from diffsplit.channels.prox import distance_to_minimizer
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, check_generators, randn_like
 
-__all__ = ["DiscreteChannel", "NoisyQuantizer", "check_bits", "uniform_like"]
+__all__ = ["DiscreteChannel", "NoisyQuantizer", "next_below", "uniform_like"]
 
 Elementwise = Callable[[Tensor], Tensor]
 
@@ -50,17 +58,17 @@ def _with_derivatives(x: Tensor, *functions: Elementwise) -> Tensor:
 class DiscreteChannel(Channel):
     """A channel whose ℓ, ℓ' and ℓ'' a subclass gives in closed form, right in the tails.
 
-    The private methods take tensors of one shape.
+    Measurements are −1 and +1, the side of ``threshold`` on which s lies, unless a subclass says
+    otherwise. The private methods take tensors of one shape.
     """
 
-    @property
-    @abstractmethod
-    def _largest_curvature(self) -> float:
-        """An upper bound of ℓ''."""
+    outcomes = 2
+    threshold: float = 0.0
+    _largest_curvature: float  # an upper bound of ℓ''
 
-    @abstractmethod
     def _outcome(self, s: Tensor) -> Tensor:
         """The noiseless measurement of s."""
+        return (s >= like(self.threshold, s)).to(s.dtype) * 2 - 1
 
     @abstractmethod
     def _nll(self, s: Tensor, y: Tensor) -> Tensor:
@@ -116,6 +124,11 @@ class DiscreteChannel(Channel):
         t = distance_to_minimizer(slopes, mu, low, high, z.abs(), *self._reach(z, y))
         return z + direction * t
 
+    def check(self, y: Tensor) -> None:
+        check_measurements(y)
+        if not bool((y.abs() == 1).all()):
+            raise InputError("one-bit measurements are −1 or +1, and other values were given.")
+
     def sign_agreement(self, s: Tensor, y: Tensor) -> Tensor:
         s, y, _ = broadcast(s, y)
         return (self._outcome(s) == y).to(s.dtype).masked_fill(s.isnan(), torch.nan)
@@ -137,21 +150,22 @@ class NoisyQuantizer(DiscreteChannel):
     sigma: float
     flip: float = 0.0
 
+    def __post_init__(self) -> None:
+        sigma = number("sigma", self.sigma, 0)
+        curvature = 1 / max(sigma**2, TINY)
+        self._set(sigma=sigma, smooth=sigma > 0, _largest_curvature=curvature)
+
     @abstractmethod
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
         """Of X = (t − s)/scale, t ~ N(s, scale²), given that t was measured as y."""
 
     @abstractmethod
-    def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
-        """Mean of t ~ N(p, scale²) given y, from the edge of its interval: p may be far away."""
-
-    @abstractmethod
     def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
         """The number nearest to s whose noiseless measurement is y."""
 
-    @property
-    def _largest_curvature(self) -> float:
-        return 1 / self.sigma**2
+    @abstractmethod
+    def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
+        """Mean of t ~ N(p, scale²) given y, from the edge of its interval: p may be far away."""
 
     @property
     def _noiseless_nll(self) -> tuple[float, float]:
@@ -196,6 +210,8 @@ class NoisyQuantizer(DiscreteChannel):
             return super().prox(z, y, mu)
         z, y, mu = broadcast(z, y, mu)
         nearest, (right, wrong) = self._nearest(z, y), self._noiseless_nll
+        if not self.flip:
+            return nearest
         return torch.where(0.5 * mu * (z - nearest).square() <= wrong - right, nearest, z)
 
     def _nll(self, s: Tensor, y: Tensor) -> Tensor:
@@ -216,19 +232,13 @@ class NoisyQuantizer(DiscreteChannel):
         return -cut.mean / self.sigma, cut.shrink / self.sigma**2
 
 
-def check_bits(y: Tensor) -> None:
-    """Raise InputError unless all are −1 or +1."""
-    check_measurements(y)
-    if not bool((y.abs() == 1).all()):
-        raise InputError("one-bit measurements are −1 or +1, and other values were given.")
+def next_below(x: Tensor) -> Tensor:
+    """The largest number of the dtype below each of ``x``."""
+    return x.nextafter(torch.full_like(x, -torch.inf))
 
 
 def uniform_like(x: Tensor, generator: Generators) -> Tensor:
-    """Uniform numbers on [0, 1) shaped like ``x`` ``(B, …)``, drawn on the generator's device.
-
-    Raises:
-        InputError: neither one generator nor as many as images.
-    """
+    """Uniform numbers on [0, 1) shaped like ``x`` ``(B, …)``, drawn on the generator's device."""
     check_generators(generator, len(x))
     if isinstance(generator, torch.Generator):
         draw = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)

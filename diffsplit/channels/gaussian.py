@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.base import Channel, Moments
-from diffsplit.channels.checks import broadcast, check_signal, number
+from diffsplit.channels.base import Channel, Moments, broadcast, check_signal, number
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
 

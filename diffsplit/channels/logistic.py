@@ -13,16 +13,15 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from diffsplit.arguments import TINY
-from diffsplit.channels.base import Moments
-from diffsplit.channels.checks import broadcast, number
-from diffsplit.channels.discrete import DiscreteChannel, check_bits, uniform_like
+from diffsplit.channels.base import Moments, broadcast, number
+from diffsplit.channels.discrete import DiscreteChannel, uniform_like
 from diffsplit.channels.normal import unit_nodes
 from diffsplit.channels.prox import distance_to_minimizer
 from diffsplit.noise import Generators
@@ -49,10 +48,9 @@ class Logistic(DiscreteChannel):
 
     scale: float = 1.0
 
-    outcomes = 2
-
     def __post_init__(self) -> None:
         self._set(scale=number("scale", self.scale, TINY))
+        self._set(_largest_curvature=0.25 / self.scale**2)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         self._check_sample(s)
@@ -63,25 +61,22 @@ class Logistic(DiscreteChannel):
     def evidence(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Tensor:
         """By quadrature for the less likely of the two bits; the other has what is left."""
         u, tau = self._standardized(p, y, tau)
-        rare = _posterior(-u.abs(), tau).log_evidence
+        rare = _posterior(-u.abs(), tau)[0]
         return torch.where(u > 0, torch.log1p(-rare.exp()), rare)
 
     @torch.no_grad()
     def evidence_score(self, p: Tensor, y: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor]:
         """By quadrature."""
         u, tau = self._standardized(p, y, tau)
-        found = _posterior(u, tau)
-        return y * found.score / self.scale, found.shrink / self.scale**2
+        _, score, shrink, _ = _posterior(u, tau)
+        return y * score / self.scale, shrink / self.scale**2
 
     @torch.no_grad()
     def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
         """By quadrature."""
         u, tau = self._standardized(p, y, tau)
-        found = _posterior(u, tau)
-        return Moments(y * self.scale * found.mean, self.scale**2 * found.variance)
-
-    def check(self, y: Tensor) -> None:
-        check_bits(y)
+        mean, variance = _posterior(u, tau)[3]
+        return Moments(y * self.scale * mean, self.scale**2 * variance)
 
     def config(self) -> dict[str, Any]:
         return {"kind": "logistic", "scale": self.scale}
@@ -90,13 +85,6 @@ class Logistic(DiscreteChannel):
         """u = y p and τ in units of the scale."""
         p, y, tau = broadcast(p, y, tau)
         return y * p / self.scale, tau / self.scale**2
-
-    @property
-    def _largest_curvature(self) -> float:
-        return 0.25 / self.scale**2
-
-    def _outcome(self, s: Tensor) -> Tensor:
-        return (s >= 0).to(s.dtype) * 2 - 1
 
     def _nll(self, s: Tensor, y: Tensor) -> Tensor:
         return -logsigmoid(y * s / self.scale)
@@ -110,29 +98,12 @@ class Logistic(DiscreteChannel):
         return -y * doubt / self.scale, doubt * torch.sigmoid(u) / self.scale**2
 
 
-class _Posterior(NamedTuple):
-    """Facts about the posterior.
+def _posterior(u: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Moments]:
+    """What y = +1 says of s ~ N(u, τ).
 
-    Attributes:
-        mean, variance: of s.
-        score: d/du of the logarithm of the evidence.
-        shrink: minus its second derivative.
-        log_evidence: log P(y = +1), to the rounding of 1.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    score: Tensor
-    shrink: Tensor
-    log_evidence: Tensor
-
-
-def _posterior(u: Tensor, tau: Tensor) -> _Posterior:
-    """Moments of s ~ N(u, τ) given y = +1, and the derivatives in u of log P(y = +1).
-
-    Args:
-        u: prior means, any shape.
-        tau: prior variances, of a shape that broadcasts to that of ``u``.
+    Returns:
+        log P(y = +1), to the rounding of 1; its derivative in u; minus its second derivative; and
+        the moments of s given y.
     """
 
     def slopes(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +150,7 @@ def _posterior(u: Tensor, tau: Tensor) -> _Posterior:
     score = torch.where(narrow, score, (shift + step) / tau)
     shrink = torch.where(narrow, doubt - 2 * doubt2 + doubt.square(), (1 - variance / tau) / tau)
     peak = logsigmoid(mode) - shift.square() / (2 * tau) - 0.5 * (2 * math.pi * tau).log()
-    return _Posterior(mode + step, variance, score, shrink, peak + sums[0].log())
+    return peak + sums[0].log(), score, shrink, Moments(mode + step, variance)
 
 
 def _reach(slope: Tensor, tau: Tensor, drop: float, slack: Tensor) -> Tensor:

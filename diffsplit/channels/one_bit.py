@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import like, number
-from diffsplit.channels.discrete import NoisyQuantizer, check_bits, uniform_like
+from diffsplit.channels.base import like, number
+from diffsplit.channels.discrete import NoisyQuantizer, next_below, uniform_like
 from diffsplit.channels.normal import Cut, HalfLine, inverse_mills, log_density
 from diffsplit.channels.prox import distance_to_minimizer
 from diffsplit.errors import InputError
@@ -48,20 +48,15 @@ class OneBit(NoisyQuantizer):
     threshold: float = 0.0
     flip: float = 0.0
 
-    outcomes = 2
-
     def __post_init__(self) -> None:
-        self._set(
-            sigma=number("sigma", self.sigma, 0),
-            threshold=number("threshold", self.threshold),
-            flip=number("flip", self.flip, 0),
-        )
+        super().__post_init__()
+        threshold, flip = number("threshold", self.threshold), number("flip", self.flip, 0)
+        self._set(threshold=threshold, flip=flip, convex=flip == 0)
         if self.flip >= 0.5:
             raise InputError(
                 f"flip is {self.flip}; a bit says something only if it is inverted with a "
                 "probability below 0.5."
             )
-        self._set(smooth=self.sigma > 0, convex=self.flip == 0)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         y = super().sample(s, generator)
@@ -70,29 +65,22 @@ class OneBit(NoisyQuantizer):
     def misfit(self, s: Tensor, y: Tensor) -> Tensor:
         return self.nll(s, y) if self.flip else super().misfit(s, y)
 
-    def check(self, y: Tensor) -> None:
-        check_bits(y)
-
     def config(self) -> dict[str, Any]:
         values = {"sigma": self.sigma, "threshold": self.threshold, "flip": self.flip}
         return {"kind": "one-bit", **values}
 
-    def _outcome(self, s: Tensor) -> Tensor:
-        return (s >= like(self.threshold, s)).to(s.dtype) * 2 - 1
-
     def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
         edge = like(self.threshold, s)
-        below = torch.nextafter(edge, torch.full_like(edge, -torch.inf))
-        return torch.where(y > 0, torch.maximum(s, edge), torch.minimum(s, below))
-
-    def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
-        u = y * (s - self.threshold) / scale
-        return _FlippedBit(u, y, self.flip) if self.flip else HalfLine(u, y)
+        return torch.where(y > 0, torch.maximum(s, edge), torch.minimum(s, next_below(edge)))
 
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
         if self.flip:
             return p + scale * cut.mean
         return self._nearest(self.threshold + y * scale * cut.excess, y)
+
+    def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
+        u = y * (s - self.threshold) / scale
+        return _FlippedBit(u, y, self.flip) if self.flip else HalfLine(u, y)
 
     def _minimizer(self, z: Tensor, y: Tensor, mu: Tensor) -> Tensor:
         if self.flip == 0:

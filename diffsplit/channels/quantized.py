@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffsplit.arguments import TINY, are_counts, brief
-from diffsplit.channels.checks import check_measurements, number
-from diffsplit.channels.discrete import NoisyQuantizer
+from diffsplit.channels.base import check_measurements, number
+from diffsplit.channels.discrete import NoisyQuantizer, next_below
 from diffsplit.channels.normal import Cut, Interval
 from diffsplit.errors import InputError
 from diffsplit.operators.tensors import Constants
@@ -58,9 +58,10 @@ class Quantized(NoisyQuantizer):
             raise InputError(f"bits is {brief(self.bits)}; give a whole number from 1 to 16.")
         if self.edges is not None:
             self._set(edges=_checked_edges(self.edges))
-        self._set(sigma=number("sigma", self.sigma, 0), limit=number("limit", self.limit, TINY))
-        self._set(smooth=self.sigma > 0, outcomes=len(self.inner_edges) + 1)
-        self._set(_bins=_tables(torch.tensor(self.inner_edges, dtype=torch.float64), self.limit))
+        super().__post_init__()
+        self._set(limit=number("limit", self.limit, TINY))
+        inner = torch.tensor(self.inner_edges, dtype=torch.float64)
+        self._set(outcomes=len(inner) + 1, _bins=_tables(inner, self.limit))
 
     @property
     def inner_edges(self) -> tuple[float, ...]:
@@ -94,7 +95,13 @@ class Quantized(NoisyQuantizer):
 
     def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
         lower, upper = self._of_bin(s, y, "lower", "upper")
-        return _inside(s, lower, upper)
+        return s.clamp(lower, next_below(upper))
+
+    def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
+        (lower, upper), distance = self._of_bin(p, y, "lower", "upper"), scale * cut.excess
+        below = (lower - p) + (upper - p) < 0
+        seen = torch.where(below, upper - distance, lower + distance)
+        return seen.clamp(lower, next_below(upper))
 
     def _reach(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self._of_bin(z, y, "lower", "upper")
@@ -104,11 +111,6 @@ class Quantized(NoisyQuantizer):
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Interval:
         lower, upper, width = self._of_bin(s, y, "lower", "upper", "width")
         return Interval((lower - s) / scale, (upper - s) / scale, width / scale)
-
-    def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
-        (lower, upper), distance = self._of_bin(p, y, "lower", "upper"), scale * cut.excess
-        below = (lower - p) + (upper - p) < 0
-        return _inside(torch.where(below, upper - distance, lower + distance), lower, upper)
 
     def _of_bin(self, s: Tensor, y: Tensor, *names: str) -> list[Tensor]:
         """Facts of `_tables` for each y in the dtype of ``s``; NaN where y is no bin's number."""
@@ -131,17 +133,8 @@ def _tables(inner: Tensor, limit: float) -> Constants:
     return Constants(lower=lower, upper=upper, width=upper - lower, middle=middle)
 
 
-def _inside(s: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """The number nearest to s in [lower, upper)."""
-    return s.clamp(lower, upper.nextafter(torch.full_like(upper, -torch.inf)))
-
-
 def _checked_edges(edges: object) -> tuple[float, ...]:
-    """Edges as a tuple.
-
-    Raises:
-        InputError: no sequence, too few or too many, not finite, or not increasing.
-    """
+    """Edges as a tuple, when they are finite and increasing."""
     if not isinstance(edges, Sequence) or isinstance(edges, str):
         raise InputError(f"edges is {brief(edges)}; give a list of increasing numbers.")
     if not 1 <= len(edges) < 2**_MAX_BITS:

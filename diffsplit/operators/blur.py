@@ -166,12 +166,8 @@ def _fast_length(n: int) -> int:
 def _fold(x: Tensor, before: int, after: int, size: int, dim: int) -> Tensor:
     """The adjoint of padding by reflection: what lies outside is added to where it came from.
 
-    Args:
-        x: at least before + size + after entries along ``dim``; further ones are dropped.
-        before: entries that were added in front.
-        after: entries that were added behind.
-        size: entries of the image.
-        dim: the dimension that was padded.
+    Along ``dim`` the image is of ``size``, with entries added ``before`` and ``after`` it; what
+    ``x`` holds beyond them is dropped.
     """
     image = x.narrow(dim, before, size).clone()
     image.narrow(dim, 1, before).add_(x.narrow(dim, 0, before).flip(dim))
@@ -196,12 +192,7 @@ def _coincidences(taps: int, size: int) -> Tensor:
 
 
 def _mean_square_of_rows(kernel: Tensor, sides: Sequence[int]) -> float:
-    """tr(A Aᵀ)/M of a convolution under a reflecting boundary, exactly.
-
-    Args:
-        kernel: ``(C or 1, h, w)`` in float64.
-        sides: (H, W) of the images.
-    """
+    """tr(A Aᵀ)/M of a convolution of images (H, W) = ``sides`` with reflecting edges, exactly."""
     rows = _coincidences(kernel.shape[1], sides[0])
     columns = _coincidences(kernel.shape[2], sides[1])
     trace = (rows @ kernel @ columns * kernel).sum((1, 2)).mean()

@@ -1,4 +1,7 @@
-"""Checks of the arguments of operators, which may come from a file that nobody vouches for."""
+"""Checks of the arguments of operators, which may come from a file that nobody vouches for.
+
+Each gives the argument in its right type, or raises InputError with ``name`` in the sentence.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from diffsplit.arguments import TINY, brief
@@ -22,6 +27,7 @@ __all__ = [
     "real",
     "seed_of",
     "shape_of",
+    "tensor_of",
 ]
 
 MAX_SIZE = 2**26
@@ -29,11 +35,7 @@ MAX_SIZE = 2**26
 
 
 def integer(value: Any, name: str, low: int, high: int) -> int:
-    """``value`` as an int with low ≤ value ≤ high.
-
-    Raises:
-        InputError: it is no integer (a bool or a float is none), or out of range.
-    """
+    """``value`` as an int with low ≤ value ≤ high; a bool or a float is none."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except (TypeError, ValueError, RuntimeError):
@@ -44,28 +46,20 @@ def integer(value: Any, name: str, low: int, high: int) -> int:
 
 
 def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """``value`` as a finite float with low ≤ value ≤ high; a bool is none.
-
-    Raises:
-        InputError: it is no number, infinite, NaN or out of range.
-    """
+    """``value`` as a finite float with low ≤ value ≤ high; a bool is none."""
     try:
         number = math.nan if isinstance(value, bool | str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
-        least = "above 0" if low == TINY else f"from {low:g}"
-        limits = "" if low == -math.inf else f" {least}" + f" to {high:g}" * (high < math.inf)
+        floor = "above 0" if low == TINY else f"from {low:g}"
+        limits = "" if low == -math.inf else f" {floor}" + f" up to {high:g}" * (high < math.inf)
         raise InputError(f"{name} is a finite number{limits}, not {brief(value)}.")
     return number
 
 
 def choice(value: Any, name: str, options: Sequence[str]) -> str:
-    """``value``, one of the words in ``options``.
-
-    Raises:
-        InputError: it is none of them.
-    """
+    """``value``, one of the words in ``options``."""
     if not isinstance(value, str) or value not in options:
         words = " or ".join(f'"{option}"' for option in options)
         raise InputError(f"{name} is {words}, not {brief(value)}.")
@@ -73,17 +67,12 @@ def choice(value: Any, name: str, options: Sequence[str]) -> str:
 
 
 def shape_of(value: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """``value`` as the shape of one image, with ``ndim`` dimensions if that is given.
-
-    Raises:
-        InputError: not a sequence of positive integers, or more than `MAX_SIZE` entries.
-    """
+    """``value`` as the shape of one image, with ``ndim`` dimensions if that is given."""
     wanted = "(C, H, W)" if ndim == 3 else "a tuple such as (3, 64, 64)"
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence) or not 1 <= len(value) < 9:
-        raise InputError(f"the shape of one image is {wanted}, not {brief(value)}.")
-    shape = tuple(integer(size, "every size of a shape", 1, MAX_SIZE) for size in value)
-    if ndim is not None and len(shape) != ndim:
-        raise InputError(f"the shape of one image is {wanted}, not {shape}.")
+    given = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) < 9
+    shape = tuple(integer(n, "every size of a shape", 1, MAX_SIZE) for n in value) if given else ()
+    if not shape or ndim not in (None, len(shape)):
+        raise InputError(f"the shape of one image is {wanted}, not {shape or brief(value)}.")
     if math.prod(shape) > MAX_SIZE:
         raise InputError(
             f"an image of shape {shape} has more than {MAX_SIZE:,} entries; "
@@ -101,11 +90,7 @@ def seed_of(value: Any) -> int:
 
 
 def decoded(text: Any, size: int, name: str) -> bytes:
-    """The ``size`` bytes that ``text`` holds in base64.
-
-    Raises:
-        InputError: it is no base64, or of another length.
-    """
+    """The ``size`` bytes that ``text`` holds in base64."""
     try:  # base64 writes three bytes as four characters
         fits = isinstance(text, str) and len(text) == 4 * math.ceil(size / 3)
         data = base64.b64decode(text, validate=True) if fits else b""
@@ -117,11 +102,7 @@ def decoded(text: Any, size: int, name: str) -> bytes:
 
 
 def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
-    """Refuse what is no tensor of floats ``(B, *shape)`` with B ≥ 1.
-
-    Raises:
-        InputError: with ``what`` as its start, such as "the operator takes images".
-    """
+    """Refuse what is no tensor of floats ``(B, *shape)``, B ≥ 1; ``what`` starts the sentence."""
     if not isinstance(x, Tensor):
         raise InputError(
             f"{what} as a tensor, not {brief(x)}; convert a picture "
@@ -138,3 +119,15 @@ def check_batch(x: Any, shape: Sequence[int], what: str) -> None:
             f"{what} of real floats, not {x.dtype}; convert 8-bit pictures with "
             "ds.images.from_uint8, other values with .float()."
         )
+
+
+def tensor_of(value: Any, name: str) -> Tensor:
+    """A dense tensor of ``value``: a tensor, or what PyTorch makes of an array or of lists."""
+    try:
+        if not isinstance(value, Tensor):  # PyTorch takes no foreign byte order or negative step
+            array = np.asarray(value)
+            value = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} of floats was expected, not {brief(value)}.") from error
+    result: Tensor = value.detach().to_dense()
+    return result

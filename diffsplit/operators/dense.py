@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import choice, integer, seed_of, shape_of
+from diffsplit.operators.checks import choice, integer, seed_of, shape_of, tensor_of
 from diffsplit.operators.gram import Gram, IIDRows, ScaledIdentity
 from diffsplit.operators.spectrum import MatrixSpectrum, Spectrum
 
@@ -156,7 +155,7 @@ class MatrixOperator(DenseOperator):
         shape_in: Sequence[int] | None = None,
         rows: Literal["iid", "orthogonal"] | None = None,
     ) -> None:
-        self.matrix = matrix = _tensor(matrix)
+        self.matrix = matrix = tensor_of(matrix, "a matrix (M, N)")
         if matrix.ndim != 2 or matrix.numel() == 0 or not matrix.is_floating_point():
             raise InputError(
                 f"a matrix (M, N) of real floats was expected, not {matrix.dtype} "
@@ -192,29 +191,13 @@ class MatrixOperator(DenseOperator):
 
 
 def columns_of(shape: Sequence[int], shape_in: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape of the images that a matrix of ``shape`` (M, N) takes.
-
-    Raises:
-        InputError: ``shape_in`` is not None and has not N entries.
-    """
+    """The shape of the images that a matrix of ``shape`` (M, N) takes: N entries."""
     result = shape_of([shape[1]] if shape_in is None else shape_in)
     if math.prod(result) != shape[1]:
         raise InputError(
             f"a matrix with {shape[1]} columns does not fit images of shape {result}, which have "
             f"{math.prod(result)} entries."
         )
-    return result
-
-
-def _tensor(matrix: Any) -> Tensor:
-    """A tensor, or what PyTorch makes of an array or of rows."""
-    try:
-        if not isinstance(matrix, Tensor):  # PyTorch takes no foreign byte order or negative step
-            array = np.asarray(matrix)
-            matrix = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"a matrix (M, N) of floats was expected, not {brief(matrix)}.") from error
-    result: Tensor = matrix.detach().to_dense()
     return result
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
-from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad
 
 from diffsplit.operators.spectrum import Spectrum, without_rounding
 from diffsplit.operators.tensors import Constants
@@ -129,24 +129,28 @@ class BlockMeanSpectrum(Spectrum):
 
 
 def split(x: Tensor, factor: int) -> Tensor:
-    """``(B, C, H, W)`` to polyphase components ``(B, C, factor², H/factor, W/factor)``."""
-    coarse = pixel_unshuffle(x, factor)
-    return coarse.reshape(*x.shape[:2], factor**2, *coarse.shape[2:])
+    """``(B, C, H, W)`` to polyphase components ``(B, C, factor², H/factor, W/factor)``.
+
+    One copy: `torch.nn.functional.pixel_unshuffle` takes three times as long on the CPU.
+    """
+    b, c, height, width = x.shape
+    h, w = height // factor, width // factor
+    blocks = x.reshape(b, c, h, factor, w, factor).permute(0, 1, 3, 5, 2, 4)
+    return blocks.reshape(b, c, factor * factor, h, w)
 
 
 def merge(x: Tensor, factor: int) -> Tensor:
     """The inverse of `split`."""
-    return pixel_shuffle(x.flatten(1, 2), factor)
+    b, c, _, h, w = x.shape
+    blocks = x.reshape(b, c, factor, factor, h, w).permute(0, 1, 4, 2, 5, 3)
+    return blocks.reshape(b, c, h * factor, w * factor)
 
 
 def _reflector(direction: Tensor) -> tuple[Tensor, Tensor]:
-    """The Householder reflection R = I − w wᴴ that takes ``direction`` to its first coordinate.
+    """w of a Householder reflection R = I − w wᴴ, and φ, with R a = −φ e₁ for ``direction`` a.
 
-    Args:
-        direction: a ``(C, k², …)``, complex, of length 1 along k² (or 0, where any R will do).
-
-    Returns:
-        w, and the phase φ of the first coordinate of a: R a = −φ e₁. The sign avoids cancellation.
+    a is complex, ``(C, k², …)``, of length 1 along k² (or 0, where any R will do), and φ the phase
+    of its first coordinate. The sign avoids cancellation.
     """
     first, size = direction[:, :1], direction[:, :1].abs()
     phase = torch.where(size > 0, first / size, torch.ones_like(first))

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsplit.arguments import TINY, brief
+from diffsplit.arguments import TINY
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
-from diffsplit.operators.checks import decoded, integer, real, seed_of
+from diffsplit.operators.checks import decoded, integer, real, seed_of, tensor_of
 
 __all__ = ["checked_kernel", "decoded_kernel", "gaussian_kernel", "motion_kernel"]
 
@@ -31,11 +31,7 @@ _SPREAD = 1.0  # of the direction after an impulse, in radians to either side of
 
 
 def gaussian_kernel(size: int, std: float) -> Tensor:
-    """A Gaussian ``(1, size, size)`` of sum 1 in float64, around the index size // 2.
-
-    Raises:
-        InputError: the standard deviation, in pixels, is not above 0.
-    """
+    """A Gaussian ``(1, size, size)`` of sum 1 in float64, around the index size // 2."""
     std = real(std, "the standard deviation of a Gaussian blur, in pixels,", TINY)
     side = (-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / std).square()).exp()
     side = side / side.sum()
@@ -43,16 +39,8 @@ def gaussian_kernel(size: int, std: float) -> Tensor:
 
 
 def checked_kernel(kernel: Any, shape: tuple[int, ...]) -> Tensor:
-    """A kernel for images ``(C, H, W)`` as ``(1 or C, h, w)``: float32 values, in float64.
-
-    Raises:
-        InputError: no floats ``(h, w)`` or ``(C, h, w)``, larger than the image, not finite, or
-            with a sum of magnitudes outside 1e-18 … 1e18.
-    """
-    try:
-        given = torch.as_tensor(kernel)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"a kernel is a tensor (h, w) of floats, not {brief(kernel)}.") from error
+    """A kernel for images ``(C, H, W)`` as ``(1 or C, h, w)``: float32 values, in float64."""
+    given = tensor_of(kernel, "a kernel (h, w)")
     fits = given.ndim in (2, 3) and given.is_floating_point() and given.numel() > 0
     if not fits or (given.ndim == 3 and len(given) not in (1, shape[0])):
         raise InputError(
@@ -64,7 +52,7 @@ def checked_kernel(kernel: Any, shape: tuple[int, ...]) -> Tensor:
             f"a kernel of {tuple(given.shape[-2:])} pixels is larger than images of {shape[1:]}; "
             "crop the kernel."
         )
-    values: Tensor = given.detach().cpu().float().double()
+    values: Tensor = given.cpu().float().double()
     values = values[None] if values.ndim == 2 else values
     if not all(1e-18 < total < 1e18 for total in values.abs().sum((1, 2)).tolist()):
         raise InputError(
@@ -75,15 +63,10 @@ def checked_kernel(kernel: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def decoded_kernel(text: Any, size: Any, shape: tuple[int, ...]) -> Tensor:
-    """The kernel of a `Blur.config`: float32 numbers, lowest byte first, in base64.
-
-    Raises:
-        InputError: the size is none or larger than the image, or the text does not fit it.
-    """
+    """The kernel of a `Blur.config`: float32 numbers, lowest byte first, in base64."""
     if not isinstance(size, list) or len(size) not in (2, 3):
         raise InputError("the shape of a kernel is the list [h, w] or [C, h, w].")
-    limits = (shape[0], *shape[1:])[-len(size) :]
-    for number, limit in zip(size, limits, strict=True):
+    for number, limit in zip(size, shape[-len(size) :], strict=True):
         integer(number, f"every size of a kernel for images of shape {shape}", 1, limit)
     data = decoded(text, 4 * math.prod(size), f"a kernel of shape {size}")
     return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32)).reshape(size)
@@ -92,13 +75,7 @@ def decoded_kernel(text: Any, size: Any, shape: tuple[int, ...]) -> Tensor:
 def motion_kernel(size: int, intensity: float, seed: int) -> Tensor:
     """A kernel ``(size, size)`` in float64: nonnegative, of sum 1, with its centroid in the center.
 
-    Args:
-        size: pixels of a side, 1 to 4096.
-        intensity: from 0, a straight line, to 1, violent shaking.
-        seed: from 0 to 2³² − 1.
-
-    Raises:
-        InputError: bad arguments.
+    The arguments are those of `Blur.motion`, for a side of at most 4096 pixels.
     """
     size = integer(size, "the size of a motion kernel", 1, 4096)
     intensity = real(intensity, "the intensity of camera shake", 0, 1)

@@ -41,12 +41,7 @@ def lanczos_norm(gram: Map, shape_out: Sequence[int], device: torch.device) -> f
 
     Each step costs one A Aᵀ, as in a power iteration, but the answer is the best over all powers
     together: a lower bound, usually right to 1e-4 after twenty steps.
-    Source: Golub and Van Loan, "Matrix Computations", section 10.1.
-
-    Args:
-        gram: y ↦ A Aᵀ y.
-        shape_out: shape of one measurement.
-        device: where ``gram`` is computed.
+    Source: Golub and Van Loan, "Matrix Computations", section 10.1. ``gram`` is y ↦ A Aᵀ y.
     """
     size = math.prod(shape_out)
     start = torch.randn(size, generator=seeded(0, "lanczos_norm")).to(device)

@@ -46,11 +46,7 @@ def linear(x: Tensor, forward: Map, backward: Map) -> Tensor:
 
 
 class Constants:
-    """Named tensors in double precision, converted once for each dtype and device that asks.
-
-    Args:
-        tensors: float64 or complex128.
-    """
+    """Named tensors (float64, complex128), converted once for each dtype and device that asks."""
 
     def __init__(self, **tensors: Tensor) -> None:
         self._exact = tensors
