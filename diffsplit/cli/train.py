@@ -13,6 +13,7 @@ from diffsplit.errors import InputError
 
 __all__ = ["CardLicense", "CardName", "CpuOnly", "given", "said", "train"]
 
+
 CpuOnly = Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")]
 CardName = Annotated[
     str | None, typer.Option(help="Title of the model card (default: that of the folder).")
@@ -60,6 +61,13 @@ def train(
         float | None,
         typer.Option(help="Peak learning rate, 0.003 by default; lower it if a run diverges."),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            help="edm is the usual one; residual learns faster, above all at 256×256; gaussian has "
+            "no network and takes a minute; edm by default.",
+        ),
+    ] = None,
     channels: Annotated[
         str | None,
         typer.Option(
@@ -80,12 +88,32 @@ def train(
     sigma_max: Annotated[
         float | None, typer.Option(help="The most noise that it learns; 160 by default.")
     ] = None,
+    log_sigma_mean: Annotated[
+        float | None,
+        typer.Option(help="Where it learns most: the mean of ln σ; -0.4 by default."),
+    ] = None,
+    log_sigma_std: Annotated[
+        float | None, typer.Option(help="How widely: its standard deviation; 1.4 by default.")
+    ] = None,
+    attention: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="So many of the coarsest levels have self-attention; 0 by default."
+        ),
+    ] = None,
+    augment: Annotated[
+        float | None,
+        typer.Option(
+            help="Chance of an image to be moved, recolored and sharpened at random, so that the "
+            "prior knows more than these images; 0 by default."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
             help="Go on from the checkpoint in --out, with the options it was started with; "
-            "--images and --lr may be given anew.",
+            "--images, --lr, --augment and --log-sigma-… may be given anew.",
         ),
     ] = False,
     init: Annotated[
@@ -141,6 +169,11 @@ def train(
         patch=patch,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
+        log_sigma_mean=log_sigma_mean,
+        log_sigma_std=log_sigma_std,
+        form=form,
+        attention=attention,
+        augment=augment,
     )
     if latent:
         coder = given(size=size, images=autoencoder_images, batch=batch, lr=lr)

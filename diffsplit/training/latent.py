@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from diffsplit.training.card import latent_card, nearest_images
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened
+from diffsplit.training.pictures import Pictures, batches
 from diffsplit.training.run import read_checkpoint, started
 from diffsplit.training.train import load_data, write_card
 
@@ -29,6 +31,8 @@ __all__ = ["LATENT_CONFIG", "started_latent_config", "train_latent"]
 
 LATENT_CONFIG = TrainConfig(size=16, patch=1, channels=(64, 96, 128))
 """The denoiser of the latents of a 64×64 image."""
+ENCODED = 256 * 3 * 64**2
+"""Entries of the images that are encoded at once."""
 LATER = "denoiser_recipe"
 """Where the first run's checkpoint keeps the recipe of the second."""
 
@@ -70,7 +74,7 @@ class LatentDenoiserRun(DenoiserRun):
         accelerator: Accelerator,
         autoencoder: AutoencoderKL,
         moments: tuple[float, float],
-        images: Tensor,
+        images: Pictures,
     ) -> None:
         super().__init__(config, latents, held_out, accelerator, origin=images)
         self.prior.bounds = None  # latents have none
@@ -96,6 +100,13 @@ class LatentDenoiserRun(DenoiserRun):
         whole.save(out)
 
 
+def _check_form(config: TrainConfig) -> None:
+    if config.form != "edm":
+        raise InputError(f"form {config.form}: a denoiser of latents is of the form edm.")
+    if config.augment:
+        raise InputError("images are augmented, and latents are not; leave out augment.")
+
+
 def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
     """Both networks halve the image; better told before the first is trained."""
     factor = autoencoder.factor * config.patch * 2 ** (len(config.channels) - 1)
@@ -107,13 +118,14 @@ def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
 
 
 @torch.no_grad()
-def _encoded(model: AutoencoderKL, images: Tensor) -> Tensor:
-    """Unscaled latents of images in bytes, on the CPU."""
+def _encoded(model: AutoencoderKL, images: Pictures, mirrored: bool = False) -> Tensor:
+    """Unscaled latents of images in bytes, or of their mirror images, on the CPU."""
     device = next(model.parameters()).device
+    at_once = max(1, ENCODED // math.prod(images.shape[1:]))
     return torch.cat(
         [
-            model.encode(from_uint8(x).to(device)).latent_dist.mode().cpu()
-            for x in torch.split(images, 256)
+            model.encode((x.flip(3) if mirrored else x).to(device)).latent_dist.mode().cpu()
+            for x in batches(images, at_once)
         ]
     )
 
@@ -145,6 +157,7 @@ def train_latent(
     first, second = _folders(out)
     accelerator = accelerated(cpu)
     state, changed = opened(out, first / CHECKPOINT, autoencoder, resume)
+    _check_form(config)
     _check_size(autoencoder, config)
     config = replace(config, size=autoencoder.latent_size)
     begun = resume and (second / CHECKPOINT).is_file()
@@ -162,7 +175,7 @@ def train_latent(
     fit(coder, out, first, "autoencoder")
     kept = psnr(coder.reconstruct(held_out), from_uint8(held_out)).mean().item()
 
-    latents = torch.cat([_encoded(coder.model, x) for x in (images, images.flip(3))])
+    latents = torch.cat([_encoded(coder.model, images, mirrored) for mirrored in (False, True)])
     shift, scaling = latents.mean().item(), 1 / latents.std().item()
     latents = scaling * (latents - shift)
     held_out = scaling * (_encoded(coder.model, held_out) - shift)

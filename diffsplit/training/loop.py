@@ -16,6 +16,7 @@ from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import save_image
 from diffsplit.training.config import RunConfig
+from diffsplit.training.pictures import Pictures, portion
 from diffsplit.training.run import Run, read_checkpoint
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _check_out(out: Path, checkpoint: Path, resume: bool) -> None:
     raise InputError(f"{out}: is not empty; give a new folder, so that no file is overwritten.")
 
 
-def split(images: Tensor, config: RunConfig) -> tuple[Tensor, Tensor]:
+def split(images: Pictures, config: RunConfig) -> tuple[Pictures, Tensor]:
     """Training and validation images; the latter a block at the end, since neighbors are alike."""
     held_out = min(256, max(1, round(len(images) * config.validation)))
     if len(images) - held_out < config.batch:
@@ -76,7 +77,7 @@ def split(images: Tensor, config: RunConfig) -> tuple[Tensor, Tensor]:
             f"{len(images)} images are too few for batches of {config.batch}; "
             "give more images or a smaller --batch."
         )
-    return images[:-held_out], images[-held_out:]
+    return portion(images, 0, len(images) - held_out), images[-held_out:]
 
 
 def fit(run: Run, out: Path, folder: Path, label: str = "training") -> None:

@@ -13,15 +13,20 @@ from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import load_images, save_image
 from diffsplit.plots import image_grid
-from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.base import Denoiser
 from diffsplit.priors.load import load_kind
+from diffsplit.priors.patched import PatchedDenoiser
+from diffsplit.priors.residual import ResidualPrior
+from diffsplit.solvers.reverse import sample
 from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
-from diffsplit.training.denoiser import DenoiserRun
+from diffsplit.training.denoiser import DenoiserRun, recalled_gaussian
+from diffsplit.training.gaussian import fit_gaussian
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.pictures import Pictures, load_pictures
 from diffsplit.training.run import started
 
-__all__ = ["load_data", "started_config", "train", "write_card"]
+__all__ = ["finish", "load_data", "started_config", "train", "write_card"]
 
 
 def started_config(out: Path) -> TrainConfig:
@@ -33,13 +38,15 @@ def started_config(out: Path) -> TrainConfig:
     return started(out / "training" / CHECKPOINT, TrainConfig)
 
 
-def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
+def load_data(
+    source: Path, config: TrainConfig, validation: Path | None
+) -> tuple[Pictures, Tensor]:
     """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized.
 
     Raises:
         InputError: unreadable, or too few.
     """
-    images = load_images(source, config.size)
+    images = load_pictures(source, config.size)
     if validation is None:
         return split(images, config)
     return images, load_images(validation, config.size, limit=256)
@@ -54,17 +61,33 @@ def write_card(out: Path, card: str, pictures: Tensor, nearest: Tensor) -> None:
         temporary.write_text(card, "utf-8")
 
 
-def _network_of(init: Path | str, config: TrainConfig) -> tuple[EDMPrior, TrainConfig]:
+def finish(prior: PatchedDenoiser, out: Path, images: Pictures) -> None:
+    """Give the folder of a trained denoiser its samples and model card.
+
+    Args:
+        prior: with its error curve and facts, saved in ``out``.
+        images: that it was trained on, to show the nearest ones of.
+    """
+    pictures = sample(prior, 8, 50, torch.Generator().manual_seed(3))
+    nearest, distance = nearest_images(pictures, images)
+    write_card(out, denoiser_card(prior, distance), pictures, nearest)
+
+
+def _network_of(init: Path | str, config: TrainConfig) -> tuple[PatchedDenoiser, TrainConfig]:
     """The prior to start from, and the recipe for its network."""
-    prior = load_kind(EDMPrior, init)
+    prior = load_kind(PatchedDenoiser, init)  # type: ignore[type-abstract]
     if prior.shape[-1] != config.size:
         raise InputError(
             f"{init}: training starts from a prior of `diffsplit train` for {config.size}×"
             f"{config.size} images; give such a folder, or leave out --init."
         )
+    network = prior.unet.config
+    levels = sum("Attn" in kind for kind in network.down_block_types)
     return prior, replace(
         config,
-        channels=tuple(prior.unet.config.block_out_channels),
+        form="residual" if isinstance(prior, ResidualPrior) else "edm",
+        channels=tuple(network.block_out_channels),
+        attention=max(levels, config.attention),
         patch=prior.patch,
         sigma_min=prior.sigma_min,
         sigma_max=prior.sigma_max,
@@ -81,11 +104,11 @@ def train(
     validation: Path | None = None,
     facts: dict[str, Any] | None = None,
     cpu: bool = False,
-) -> EDMPrior:
+) -> Denoiser:
     """Train a denoiser on a folder or zip of images and save it to ``out``.
 
-    ``out`` gets the prior (see `EDMPrior.save`), a model card ``README.md``, and in ``training/``
-    a checkpoint, the loss curve and grids of samples.
+    ``out`` gets the prior (see `PatchedUNet.save`), a model card ``README.md``, and in
+    ``training/`` a checkpoint, the loss curve and grids of samples.
 
     Args:
         source: folder or zip of images; each is cropped to a square and resized.
@@ -94,7 +117,8 @@ def train(
             `RunConfig.CHANGEABLE` may differ, such as a larger ``config.images``; the model card
             lists what was changed and when.
         init: name or folder of a prior of ours to start from instead of random weights; the
-            network is then that prior's, whatever ``config`` says of it.
+            form and network are then that prior's, whatever ``config`` says of them, except that
+            it may get more attention.
         validation: images to measure the error on; without it the last ones of ``source``.
         facts: what the model card should say of data and license; a resumed run keeps those it
             was started with.
@@ -107,6 +131,9 @@ def train(
         MissingDependencyError: the extra ``train`` is not installed.
     """
     folder = out / "training"
+    if config.form == "gaussian":
+        opened(out, folder / CHECKPOINT, config, resume)
+        return fit_gaussian(*load_data(source, config, validation), out, config, source.name, facts)
     accelerator = accelerated(cpu)
     state, _ = opened(out, folder / CHECKPOINT, config, resume)
     start = None
@@ -114,7 +141,8 @@ def train(
         start, config = _network_of(init, config)
 
     images, held_out = load_data(source, config, validation)
-    run = DenoiserRun(config, images, held_out, accelerator, start)
+    gaussian = None if state is None else recalled_gaussian(config, state)
+    run = DenoiserRun(config, images, held_out, accelerator, start, gaussian)
     run.facts |= {"trained_on": source.name, "training_images": len(images)}
     if start is not None and init is not None:
         run.facts |= {"started_from": str(start.facts.get("name", Path(init).name))}
@@ -124,7 +152,5 @@ def train(
     fit(run, out, folder)
     run.measure_curve()
     run.write(out)
-    pictures = run.samples(8, 50, seed=3)
-    nearest, distance = nearest_images(pictures, images)
-    write_card(out, denoiser_card(run.prior, distance), pictures, nearest)
-    return EDMPrior.load(out)
+    finish(run.prior, out, images)
+    return type(run.prior).load(out)
