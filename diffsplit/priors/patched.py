@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["PatchedDenoiser", "PatchedUNet", "build_unet"]
 
 NOISE_SCALE = 250.0
+HEAD = 32
+"""Channels of a head of attention."""
 NUMBERS: dict[str, type[float] | type[int]] = {
     "sigma_data": float,
     "patch": int,
@@ -66,7 +68,8 @@ def build_unet(
         attention: so many of the coarsest levels have self-attention.
 
     Raises:
-        InputError: the size is not divisible, or there are fewer levels than that.
+        InputError: the size is not divisible, there are fewer levels than that, or one of them has
+            fewer than 32 channels.
     """
     from diffusers import UNet2DModel
 
@@ -75,9 +78,12 @@ def build_unet(
         raise InputError(
             f"size {size} is not divisible by {patch * 2 ** (levels - 1)}; choose another size."
         )
-    if not 0 <= attention <= levels:
-        raise InputError(f"attention at {attention} of {levels} levels; give 0 to {levels}.")
     plain = levels - attention
+    if not 0 <= attention <= levels or min(channels[plain:], default=HEAD) < HEAD:
+        raise InputError(
+            f"attention at the last {attention} levels of {channels}; give 0 to {levels}, and "
+            f"widths of {HEAD} or more there."
+        )
     unet = UNet2DModel(
         sample_size=size // patch,
         in_channels=inputs * image_channels * patch**2,
@@ -87,7 +93,7 @@ def build_unet(
         down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
         up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
         norm_num_groups=16,
-        attention_head_dim=32,
+        attention_head_dim=HEAD,
     )
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
         for resnet in block.resnets:

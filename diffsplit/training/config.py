@@ -173,10 +173,17 @@ class TrainConfig(RunConfig):
             "channels": multiples_of_16(self.channels),
             "patch": (self.patch >= 1, "1 or more"),
             "form": (self.form in FORMS, f"one of {', '.join(FORMS)}"),
-            "attention": (0 <= self.attention <= len(self.channels), "0 up to the levels' number"),
+            "attention": (
+                0 <= self.attention <= len(self.channels) and self._attention_is_wide(),
+                "0 up to the number of levels, these of 32 channels or more",
+            ),
             "augment": (0 <= self.augment <= 1, "from 0 to 1"),
             "sigma_min": (0 < self.sigma_min < self.sigma_max, "positive and below sigma_max"),
             "sigma_max": (self.sigma_max < math.inf, "finite"),
             "log_sigma_mean": (math.isfinite(self.log_sigma_mean), "finite"),
             "log_sigma_std": (0 <= self.log_sigma_std < math.inf, "0 or more"),
         }
+
+    def _attention_is_wide(self) -> bool:
+        """Whether each level with attention has room for one head of 32 channels."""
+        return all(width >= 32 for width in self.channels[len(self.channels) - self.attention :])

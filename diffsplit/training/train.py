@@ -17,10 +17,9 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.priors.load import load_kind
 from diffsplit.priors.patched import PatchedDenoiser
 from diffsplit.priors.residual import ResidualPrior
-from diffsplit.solvers.reverse import sample
 from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
-from diffsplit.training.denoiser import DenoiserRun, recalled_gaussian
+from diffsplit.training.denoiser import DenoiserRun, drawn_samples, recalled_gaussian
 from diffsplit.training.gaussian import fit_gaussian
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
 from diffsplit.training.pictures import Pictures, load_pictures
@@ -68,7 +67,7 @@ def finish(prior: PatchedDenoiser, out: Path, images: Pictures) -> None:
         prior: with its error curve and facts, saved in ``out``.
         images: that it was trained on, to show the nearest ones of.
     """
-    pictures = sample(prior, 8, 50, torch.Generator().manual_seed(3))
+    pictures = drawn_samples(prior, 8, 50, seed=3)
     nearest, distance = nearest_images(pictures, images)
     write_card(out, denoiser_card(prior, distance), pictures, nearest)
 
