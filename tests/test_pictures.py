@@ -70,7 +70,10 @@ def test_many_images_are_held_in_less_memory_and_are_the_same_images(
     assert torch.equal(some, from_uint8(images[::3]))
 
 
-def test_the_nearest_image_is_found_among_compressed_ones(compressed: CompressedImages) -> None:
+def test_the_nearest_image_is_found_among_compressed_ones(
+    compressed: CompressedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffsplit.training.card.CHUNK", 4 * 3 * 64**2)  # four at once
     nearest, distance = nearest_images(from_uint8(compressed[torch.tensor([8, 2])]), compressed)
     assert torch.equal(nearest, from_uint8(compressed[torch.tensor([8, 2])]))
     assert max(distance) < 1e-3
