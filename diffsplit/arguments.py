@@ -6,12 +6,17 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
+from torch import Tensor
+
 from diffsplit.errors import InputError
 
-__all__ = ["TINY", "are_counts", "image_shape", "is_number"]
+__all__ = ["FAR_OUTSIDE", "TINY", "are_counts", "brief", "image_shape", "is_number", "kind_of"]
 
 TINY = math.ulp(0.0)
 """The least positive number: a bound that leaves out zero."""
+
+FAR_OUTSIDE = 8.0
+"""A magnitude that no image on [-1, 1] reaches, whatever its noise; bytes read as floats do."""
 
 
 def are_counts(*values: object) -> bool:
@@ -19,18 +24,33 @@ def are_counts(*values: object) -> bool:
     return all(type(value) is int and value >= 1 for value in values)
 
 
-def is_number(value: object, low: float, high: float = math.inf) -> bool:
+def brief(value: object) -> str:
+    """A few characters that name any value in a message, whatever its size or depth."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 24 else value[:20] + "…")
+    if isinstance(value, float | bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 else "a huge integer"
+    return f"a {type(value).__name__}"
+
+
+def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether ``value`` is a finite real number from ``low`` to ``high``, and no truth value."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and math.isfinite(float(value)) and low <= float(value) <= high  # type: ignore[arg-type]
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:  # an integer beyond every float
+        return False
+    return not isinstance(value, bool) and math.isfinite(number) and low <= number <= high
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for a message: the dtype of a tensor, or the name of a type."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 def image_shape(shape: object) -> tuple[int, int, int]:
-    """``(C, H, W)`` of positive integers.
-
-    Raises:
-        InputError: it is none.
-    """
+    """``(C, H, W)`` of positive integers, or an InputError if it is none."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     if len(sizes) != 3 or not are_counts(*sizes):
         raise InputError(f"images have a shape (C, H, W) of positive integers, not {shape!r:.60}.")

@@ -10,11 +10,7 @@ __all__ = ["checked_device"]
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        InputError: PyTorch knows no such device, or this machine has none.
-    """
+    """The device of that name, or an InputError if PyTorch or this machine has none such."""
     try:
         place = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -13,12 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.errors import InputError, MissingDependencyError
 
 __all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "ssim"]
-
-FAR_OUTSIDE = 8.0
-"""A magnitude that no true image on [-1, 1] has."""
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller images have no SSIM."""
@@ -41,7 +39,7 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
     Raises:
         InputError: the shapes differ.
     """
-    x, truth = _images(x, truth)
+    x, truth = _pair(x, truth, on_range=True)
     error = (x - truth).flatten(1).square().mean(1)
     return 10 * torch.log10(4 / error)
 
@@ -63,7 +61,7 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
         InputError: the shapes differ, or the images are too small.
         MissingDependencyError: torchmetrics is not installed.
     """
-    x, truth = _images(x, truth)
+    x, truth = _pair(x, truth, on_range=True)
     if x.ndim != 4 or min(x.shape[-2:]) < SSIM_WINDOW:
         raise InputError(
             f"SSIM needs images (B, C, H, W) of at least {SSIM_WINDOW}×{SSIM_WINDOW} pixels, "
@@ -97,7 +95,7 @@ def lpips(x: Tensor, truth: Tensor, net: Backbone = "alex") -> Tensor:
             are neither there nor to be had.
         MissingDependencyError: torchvision is not installed, or does not fit PyTorch.
     """
-    x, truth = _images(x, truth)
+    x, truth = _pair(x, truth, on_range=True)
     if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < LPIPS_SIDE:
         raise InputError(
             f"LPIPS needs images (B, 3, H, W) of at least {LPIPS_SIDE}×{LPIPS_SIDE} pixels, "
@@ -158,14 +156,13 @@ def _norm(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1).sqrt()
 
 
-def _pair(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in one dtype, at least float32, when they can be compared."""
+def _pair(x: Tensor, truth: Tensor, on_range: bool = False) -> tuple[Tensor, Tensor]:
+    """Both in one dtype, at least float32, if they can be compared, and are on [-1, 1] if asked."""
     for image in (x, truth):
         if not isinstance(image, Tensor) or not image.is_floating_point():
-            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
             raise InputError(
-                f"images are compared as tensors of floats on [-1, 1], not {kind}; convert bytes "
-                "with ds.images.from_uint8 and NumPy arrays with ds.images.from_numpy."
+                f"images are compared as tensors of floats on [-1, 1], not {kind_of(image)}; "
+                "convert bytes with ds.images.from_uint8, NumPy arrays with ds.images.from_numpy."
             )
     if x.shape != truth.shape or x.ndim < 2 or not x.numel():
         raise InputError(
@@ -176,17 +173,10 @@ def _pair(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"the images are on {x.device} and {truth.device}; move one of them with .to(device)."
         )
-    dtype = torch.promote_types(torch.promote_types(x.dtype, truth.dtype), torch.float32)
-    return x.to(dtype), truth.to(dtype)
-
-
-def _images(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """`_pair`, for metrics that depend on the data range."""
-    x, truth = _pair(x, truth)
-    peak = float(truth.detach().abs().max())
-    if peak > FAR_OUTSIDE:
+    if on_range and (peak := float(truth.detach().abs().max())) > FAR_OUTSIDE:
         raise InputError(
             f"the true image reaches ±{peak:.4g}, and images are on [-1, 1]; convert bytes with "
             "ds.images.from_uint8(x.to(torch.uint8))."
         )
-    return x, truth
+    dtype = torch.promote_types(torch.promote_types(x.dtype, truth.dtype), torch.float32)
+    return x.to(dtype), truth.to(dtype)

@@ -44,11 +44,9 @@ def default_generator() -> torch.Generator:
 
 def check_generators(generator: object, batch: int) -> None:
     """Raise InputError unless these are `Generators` for a batch, one or as many as its images."""
-    parts = (
-        generator
-        if isinstance(generator, Sequence) and not isinstance(generator, str)
-        else [generator]
-    )
+    parts: Sequence[object] = [generator]
+    if isinstance(generator, Sequence) and not isinstance(generator, str):
+        parts = generator
     wrong = [part for part in parts if not isinstance(part, torch.Generator)]
     if wrong:
         raise InputError(
@@ -66,23 +64,14 @@ def randn_like(x: Tensor, generator: Generators) -> Tensor:
 
     Args:
         x: ``(B, …)``.
-        generator: one, or a sequence of B.
-
-    Raises:
-        InputError: it is neither.
+        generator: one, or a sequence of B; anything else is an InputError.
     """
     check_generators(generator, len(x))
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+
+    def draw(shape: torch.Size, g: torch.Generator) -> Tensor:
+        return torch.randn(shape, generator=g, device=g.device, dtype=dtype).to(x)
+
     if isinstance(generator, torch.Generator):
-        noise = torch.randn(
-            x.shape, generator=generator, device=generator.device, dtype=_drawn(x.dtype)
-        )
-        return noise.to(x)
-    parts = [
-        torch.randn(x.shape[1:], generator=g, device=g.device, dtype=_drawn(x.dtype)).to(x)
-        for g in generator
-    ]
-    return torch.stack(parts)
-
-
-def _drawn(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
+        return draw(x.shape, generator)
+    return torch.stack([draw(x.shape[1:], g) for g in generator])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.channels.base import Channel
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, check_generators
@@ -20,9 +21,6 @@ DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 """What measurements may be made of; half precision is too coarse for a likelihood."""
-
-FAR_OUTSIDE = 8.0
-"""No image on [-1, 1] has such values, whatever noise it holds; bytes read as floats do."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,9 @@ class Problem:
             y: ``(B, *shape_out)``, float32, float64 or integers, on the operator's device.
         """
         if not isinstance(y, Tensor) or y.dtype not in DTYPES:
-            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise InputError(
-                f"measurements are a tensor of float32, float64 or integers, not {kind}; convert "
-                "them, for example by .float()."
+                f"measurements are a tensor of float32, float64 or integers, not {kind_of(y)}; "
+                "convert them, for example by .float()."
             )
         shape = self.operator.shape_out
         if tuple(y.shape[1:]) != tuple(shape) or len(y) == 0:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from diffsplit.arguments import image_shape
+from diffsplit.arguments import FAR_OUTSIDE, image_shape
 from diffsplit.channels import Channel, GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.errors import InputError
 from diffsplit.operators import (
@@ -27,7 +27,7 @@ from diffsplit.operators import (
     PixelMask,
     RandomizedTransform,
 )
-from diffsplit.problem import FAR_OUTSIDE, Problem
+from diffsplit.problem import Problem
 
 __all__ = ["OPERATORS", "TASKS", "Task", "problem"]
 
@@ -109,26 +109,16 @@ def problem(
     task = TASKS.get(name) if isinstance(name, str) else None
     if task is None:
         raise InputError(f"there is no task {name!r:.40}; choose one of {', '.join(TASKS)}.")
-    given = {
-        "rows": rows,
-        "ratio": ratio,
-        "sigma": sigma,
-        "bits": bits,
-        "operator": operator,
-        "fraction": fraction,
-    }
-    for parameter, value in given.items():
+    given = {"rows": rows, "ratio": ratio, "sigma": sigma, "bits": bits}
+    for parameter, value in {**given, "operator": operator, "fraction": fraction}.items():
         if value is not None and parameter not in task.parameters:
             known = ", ".join(task.parameters)
             raise InputError(f"the task {name} has no {parameter}, only {known}; leave it out.")
     size = image_shape(shape)
-    share = 0.5 if fraction is None else fraction
     if "operator" in task.parameters:
         a = _sums(size, operator, rows, ratio, fraction, seed)
-    elif name == "onebit-inpainting":
-        a = PixelMask(size, fraction=share, seed=seed)
     else:
-        a = _restoration(name, size, share, seed)
+        a = _pixels(name, size, 0.5 if fraction is None else fraction, seed)
     return Problem(a, _channel(name, a, sigma, bits, images))
 
 
@@ -163,15 +153,14 @@ def _sums(
     return RandomizedTransform(shape, rows=rows, seed=seed, transform=operator)
 
 
-def _restoration(
-    name: str, shape: tuple[int, int, int], fraction: float, seed: int
-) -> LinearOperator:
+def _pixels(name: str, shape: tuple[int, int, int], fraction: float, seed: int) -> LinearOperator:
+    """What is kept of the pixels, blurred or not."""
     height, width = shape[1:]
     scale = min(height, width) / PAPER_SIDE
     if name == "inpaint-box":
         box = max(1, round(BOX * scale))
         return PixelMask.box(shape, (height - box) // 2, (width - box) // 2, box, box)
-    if name == "inpaint-random":
+    if name in ("inpaint-random", "onebit-inpainting"):
         return PixelMask(shape, fraction=fraction, seed=seed)
     if name == "super-resolution":
         return Downsample(shape, 4, "bicubic")
@@ -207,11 +196,7 @@ def _channel(
 
 
 def _mean_square(images: object) -> float:
-    """E[x²] of images on [-1, 1].
-
-    Raises:
-        InputError: they are none.
-    """
+    """E[x²] of images on [-1, 1], or an InputError if they are none."""
     if isinstance(images, Tensor) and images.is_floating_point() and images.numel():
         square = images.square().mean().item()
         if square <= FAR_OUTSIDE**2:

@@ -103,6 +103,11 @@ class Channel(ABC):
     def config(self) -> dict[str, Any]:
         """What `channels.from_config` needs to build this channel again: plain JSON values."""
 
+    def _set(self, **values: Any) -> None:
+        """Set attributes of a frozen dataclass, when it is built."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     def misfit(self, s: Tensor, y: Tensor) -> Tensor:
         """What a descent on the data minimizes: ℓ(s) where it is finite for every s.
 

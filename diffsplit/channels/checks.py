@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import TINY, brief, is_number
 from diffsplit.errors import InputError
 
-__all__ = [
-    "broadcast",
-    "check_measurements",
-    "check_signal",
-    "like",
-    "non_negative",
-    "number",
-    "positive",
-]
+__all__ = ["broadcast", "check_measurements", "check_signal", "like", "number"]
 
 
-def number(name: str, value: object, low: float = -math.inf, expected: str = "") -> float:
-    """``value`` as a finite float, at least ``low``; ``expected`` says so in words.
+def number(name: str, value: Any, low: float = -math.inf) -> float:
+    """``value`` as a finite float, at least ``low``: 0, or `TINY` for a positive one.
 
     Raises:
         InputError: it is no real number, NaN, infinite or too low.
     """
-    try:
-        result = float(value) if isinstance(value, Real) else math.nan
-    except OverflowError:
-        result = math.inf
-    if isinstance(value, bool) or not (math.isfinite(result) and result >= low):
-        raise InputError(f"{name} is {value!r:.40}; give {expected or 'a finite number'}.")
-    return result
-
-
-def non_negative(name: str, value: object) -> float:
-    """``value`` as a finite float ≥ 0."""
-    return number(name, value, 0, "a finite number, 0 or more")
-
-
-def positive(name: str, value: object) -> float:
-    """``value`` as a finite float > 0."""
-    return number(name, value, math.ulp(0.0), "a finite number above 0")
+    if not is_number(value, low):
+        limit = {0: ", 0 or more", TINY: " above 0"}.get(low, "")
+        raise InputError(f"{name} is {brief(value)}; give a finite number{limit}.")
+    return float(value)
 
 
 def like(value: float | Tensor, x: Tensor) -> Tensor:
@@ -88,7 +68,7 @@ def broadcast(s: Tensor, y: Tensor, level: float | Tensor = 1.0) -> tuple[Tensor
     if y.device != s.device and y.ndim:
         raise InputError(f"s is on {s.device} and y on {y.device}; move one with .to(device).")
     if not isinstance(level, Tensor):
-        level = positive("a weight or a variance", level)
+        level = number("a weight or a variance", level, TINY)
     try:
         level = like(level, s)
         parts = torch.broadcast_tensors(s, y, level)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -129,10 +130,12 @@ class DiscreteChannel(Channel):
 class NoisyQuantizer(DiscreteChannel):
     """y says in which interval s + σ n fell, n ~ N(0, 1): ℓ = −log P, P a normal probability.
 
-    A prior s ~ N(p, τ) only widens the noise, to σ² + τ: hence the evidence.
+    A prior s ~ N(p, τ) only widens the noise, to σ² + τ: hence the evidence. ``flip`` is the
+    probability that a bit is inverted on its way.
     """
 
     sigma: float
+    flip: float = 0.0
 
     @abstractmethod
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
@@ -149,6 +152,11 @@ class NoisyQuantizer(DiscreteChannel):
     @property
     def _largest_curvature(self) -> float:
         return 1 / self.sigma**2
+
+    @property
+    def _noiseless_nll(self) -> tuple[float, float]:
+        """ℓ without noise, where s would be measured as y and where it would not."""
+        return -math.log1p(-self.flip), -math.log(self.flip) if self.flip else math.inf
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         self._check_sample(s)
@@ -180,18 +188,20 @@ class NoisyQuantizer(DiscreteChannel):
         return Moments(mean, tau * (noise + tau * cut.variance) / (noise + tau))
 
     def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
-        """The minimizer; of two minima the lower. Without noise the nearest number measured as y.
+        """The minimizer; of two minima the lower. Autograd differentiates it once.
 
-        Autograd differentiates it once.
+        Without noise: the nearest number measured as y, or z, if a flip costs less.
         """
         if self.sigma > 0:
             return super().prox(z, y, mu)
         z, y, mu = broadcast(z, y, mu)
-        return self._nearest(z, y)
+        nearest, (right, wrong) = self._nearest(z, y), self._noiseless_nll
+        return torch.where(0.5 * mu * (z - nearest).square() <= wrong - right, nearest, z)
 
     def _nll(self, s: Tensor, y: Tensor) -> Tensor:
         if self.sigma == 0:
-            return torch.zeros_like(s).masked_fill(self._outcome(s) != y, torch.inf)
+            right, wrong = self._noiseless_nll
+            return torch.full_like(s, right).masked_fill(self._outcome(s) != y, wrong)
         return -self._cut(s, y, self.sigma).log_mass
 
     def _grad(self, s: Tensor, y: Tensor) -> Tensor:

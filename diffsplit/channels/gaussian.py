@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.channels.base import Channel, Moments
-from diffsplit.channels.checks import broadcast, check_signal, non_negative
+from diffsplit.channels.checks import broadcast, check_signal, number
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
 
@@ -34,9 +34,8 @@ class GaussianNoise(Channel):
     sigma: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
-        object.__setattr__(self, "smooth", self.sigma > 0)
-        object.__setattr__(self, "gaussian_sigma", self.sigma)
+        sigma = number("sigma", self.sigma, 0)
+        self._set(sigma=sigma, gaussian_sigma=sigma, smooth=sigma > 0)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         check_signal(s, batched=True)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from diffsplit.arguments import TINY
 from diffsplit.channels.base import Moments
-from diffsplit.channels.checks import broadcast, positive
+from diffsplit.channels.checks import broadcast, number
 from diffsplit.channels.discrete import DiscreteChannel, check_bits, uniform_like
 from diffsplit.channels.normal import unit_nodes
 from diffsplit.channels.prox import distance_to_minimizer
@@ -48,9 +49,10 @@ class Logistic(DiscreteChannel):
 
     scale: float = 1.0
 
+    outcomes = 2
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", positive("scale", self.scale))
-        object.__setattr__(self, "outcomes", 2)
+        self._set(scale=number("scale", self.scale, TINY))
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         self._check_sample(s)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,19 +28,6 @@ from torch import Tensor
 __all__ = ["Cut", "HalfLine", "Interval", "inverse_mills", "log_density", "unit_nodes"]
 
 _ROOT_HALF = math.sqrt(0.5)
-
-
-class Cut(Protocol):
-    """X ~ N(0, 1) after an observation: log P of it, and mean, 1 − variance and variance of X."""
-
-    @property
-    def log_mass(self) -> Tensor: ...
-    @property
-    def mean(self) -> Tensor: ...
-    @property
-    def shrink(self) -> Tensor: ...
-    @property
-    def variance(self) -> Tensor: ...
 
 
 class HalfLine:
@@ -171,6 +157,10 @@ class Interval:
         mean = -low * torch.expm1(-0.5 * (near + far) * self._width) / mass
         # 50 φ(50) is zero in every dtype; ∞ φ(∞) would be NaN.
         return mass, mean, mean.square() + (far.clamp(max=50) * high - near * low) / mass
+
+
+Cut = HalfLine | Interval
+"""Either gives the logarithm of P, and the mean, the variance and 1 − the variance of X."""
 
 
 def _beyond(a: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:

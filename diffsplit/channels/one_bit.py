@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import broadcast, like, non_negative, number
+from diffsplit.channels.checks import like, number
 from diffsplit.channels.discrete import NoisyQuantizer, check_bits, uniform_like
 from diffsplit.channels.normal import Cut, HalfLine, inverse_mills, log_density
 from diffsplit.channels.prox import distance_to_minimizer
@@ -48,34 +48,24 @@ class OneBit(NoisyQuantizer):
     threshold: float = 0.0
     flip: float = 0.0
 
+    outcomes = 2
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
-        object.__setattr__(self, "threshold", number("threshold", self.threshold))
-        object.__setattr__(self, "flip", non_negative("flip", self.flip))
+        self._set(
+            sigma=number("sigma", self.sigma, 0),
+            threshold=number("threshold", self.threshold),
+            flip=number("flip", self.flip, 0),
+        )
         if self.flip >= 0.5:
             raise InputError(
                 f"flip is {self.flip}; a bit says something only if it is inverted with a "
                 "probability below 0.5."
             )
-        object.__setattr__(self, "smooth", self.sigma > 0)
-        object.__setattr__(self, "convex", self.flip == 0)
-        object.__setattr__(self, "outcomes", 2)
+        self._set(smooth=self.sigma > 0, convex=self.flip == 0)
 
     def sample(self, s: Tensor, generator: Generators) -> Tensor:
         y = super().sample(s, generator)
         return torch.where(uniform_like(s, generator) < self.flip, -y, y) if self.flip else y
-
-    def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
-        """The minimizer; of two minima the lower.
-
-        Without noise: z, or the nearest number of the right sign, if it costs less than a flip.
-        """
-        nearest = super().prox(z, y, mu)
-        if self.sigma > 0 or self.flip == 0:
-            return nearest
-        z, y, mu = broadcast(z, y, mu)
-        cost = 0.5 * mu * (z - nearest).square()
-        return torch.where(cost < math.log1p(-self.flip) - math.log(self.flip), nearest, z)
 
     def misfit(self, s: Tensor, y: Tensor) -> Tensor:
         return self.nll(s, y) if self.flip else super().misfit(s, y)
@@ -95,21 +85,14 @@ class OneBit(NoisyQuantizer):
         below = torch.nextafter(edge, torch.full_like(edge, -torch.inf))
         return torch.where(y > 0, torch.maximum(s, edge), torch.minimum(s, below))
 
-    def _nll(self, s: Tensor, y: Tensor) -> Tensor:
-        if self.sigma > 0 or self.flip == 0:
-            return super()._nll(s, y)
-        right = torch.full_like(s, -math.log1p(-self.flip))
-        return torch.where(self._outcome(s) == y, right, -math.log(self.flip))
-
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Cut:
         u = y * (s - self.threshold) / scale
         return _FlippedBit(u, y, self.flip) if self.flip else HalfLine(u, y)
 
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
-        if not isinstance(cut, HalfLine):
+        if self.flip:
             return p + scale * cut.mean
-        seen = self.threshold + y * scale * cut.excess
-        return self._nearest(seen, y)
+        return self._nearest(self.threshold + y * scale * cut.excess, y)
 
     def _minimizer(self, z: Tensor, y: Tensor, mu: Tensor) -> Tensor:
         if self.flip == 0:
@@ -133,29 +116,18 @@ class OneBit(NoisyQuantizer):
         return z + y * torch.where(stays, stay, move)
 
 
-class _FlippedBit:
+class _FlippedBit(HalfLine):
     """X ~ N(0, 1) after the bit "X > −u", inverted with probability ε; side as in `HalfLine`."""
 
     def __init__(self, u: Tensor, side: Tensor, flip: float) -> None:
-        self._u, self._side, self._flip = u, side, flip
+        super().__init__(u, side)
+        self._flip = flip
 
-    @property
+    @cached_property
     def log_mass(self) -> Tensor:
         """log P(u), accurate also where P is nearly 1."""
         doubt = self._flip + (1 - 2 * self._flip) * torch.special.ndtr(-self._u)
         return torch.where(self._u > 0, torch.log1p(-doubt), self._log_mixture)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._side * self._score
-
-    @property
-    def shrink(self) -> Tensor:
-        return self._score * (self._u + self._score)
-
-    @property
-    def variance(self) -> Tensor:
-        return (1 - self.shrink).clamp(min=0)
 
     @cached_property
     def _log_mixture(self) -> Tensor:
@@ -163,8 +135,14 @@ class _FlippedBit:
         return torch.logaddexp(torch.full_like(self._u, math.log(self._flip)), log_normal)
 
     @cached_property
-    def _score(self) -> Tensor:
+    def _ratio(self) -> Tensor:
+        """ρ."""
         return (math.log1p(-2 * self._flip) + log_density(self._u) - self._log_mixture).exp()
+
+    @cached_property
+    def _excess_and_variance(self) -> tuple[Tensor, Tensor]:
+        excess = self._u + self._ratio
+        return excess, (1 - self._ratio * excess).clamp(min=0)
 
 
 @lru_cache(maxsize=64)

@@ -6,37 +6,21 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffsplit.channels.checks import check_measurements, non_negative, number, positive
+from diffsplit.arguments import TINY, are_counts, brief
+from diffsplit.channels.checks import check_measurements, number
 from diffsplit.channels.discrete import NoisyQuantizer
 from diffsplit.channels.normal import Cut, Interval
 from diffsplit.errors import InputError
+from diffsplit.operators.tensors import Constants
 
 __all__ = ["Quantized"]
 
 _MAX_BITS = 16
-
-
-class _Bins(NamedTuple):
-    """All bins in order, with one of NaN before and one after them.
-
-    Attributes:
-        lower: lower edges, which belong to their bins; the first is −∞.
-        upper: upper edges, which do not; the last is ∞.
-        top: the largest number of the dtype inside the bin.
-        width: upper − lower, rounded once.
-        middle: the middle; an outer bin counts as wide as its neighbor.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    top: Tensor
-    width: Tensor
-    middle: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,23 +49,18 @@ class Quantized(NoisyQuantizer):
     sigma: float = 0.0
     limit: float = 1.0
     outcomes: int = field(init=False, repr=False, compare=False)
-    _tables: dict[tuple[torch.dtype, torch.device], _Bins] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _bins: Constants = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.bits is None) == (self.edges is None):
             raise InputError("a quantizer takes either bits or edges; give exactly one of them.")
-        if self.bits is not None and (
-            type(self.bits) is not int or not 1 <= self.bits <= _MAX_BITS
-        ):
-            raise InputError(f"bits is {self.bits!r:.40}; give a whole number from 1 to 16.")
+        if self.bits is not None and not (are_counts(self.bits) and self.bits <= _MAX_BITS):
+            raise InputError(f"bits is {brief(self.bits)}; give a whole number from 1 to 16.")
         if self.edges is not None:
-            object.__setattr__(self, "edges", _checked_edges(self.edges))
-        object.__setattr__(self, "sigma", non_negative("sigma", self.sigma))
-        object.__setattr__(self, "limit", positive("limit", self.limit))
-        object.__setattr__(self, "smooth", self.sigma > 0)
-        object.__setattr__(self, "outcomes", len(self.inner_edges) + 1)
+            self._set(edges=_checked_edges(self.edges))
+        self._set(sigma=number("sigma", self.sigma, 0), limit=number("limit", self.limit, TINY))
+        self._set(smooth=self.sigma > 0, outcomes=len(self.inner_edges) + 1)
+        self._set(_bins=_tables(torch.tensor(self.inner_edges, dtype=torch.float64), self.limit))
 
     @property
     def inner_edges(self) -> tuple[float, ...]:
@@ -94,8 +73,7 @@ class Quantized(NoisyQuantizer):
     def value(self, y: Tensor) -> Tensor:
         """The middle of the bin (an outer one is as wide as its neighbor), in the default dtype."""
         check_measurements(y)
-        table, row = self._look_up(torch.empty((), device=y.device), y)
-        return table.middle[row]
+        return self._of_bin(torch.empty((), device=y.device), y, "middle")[0]
 
     def check(self, y: Tensor) -> None:
         check_measurements(y)
@@ -111,52 +89,51 @@ class Quantized(NoisyQuantizer):
         return {"kind": "quantized", **bins, "sigma": self.sigma, "limit": self.limit}
 
     def _outcome(self, s: Tensor) -> Tensor:
-        edges = self._table(s).lower[2:-1].contiguous()
+        edges = self._bins.like("lower", s)[2:-1].contiguous()
         return torch.bucketize(s.contiguous(), edges, right=True)
 
     def _nearest(self, s: Tensor, y: Tensor) -> Tensor:
-        table, row = self._look_up(s, y)
-        return s.clamp(table.lower[row], table.top[row])
+        lower, upper = self._of_bin(s, y, "lower", "upper")
+        return _inside(s, lower, upper)
 
     def _reach(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        table, row = self._look_up(z, y)
-        left, right = z - table.lower[row], table.upper[row] - z
+        lower, upper = self._of_bin(z, y, "lower", "upper")
+        left, right = z - lower, upper - z
         return (right - left).abs() / 2, torch.minimum(left.abs(), right.abs())
 
     def _cut(self, s: Tensor, y: Tensor, scale: Tensor | float) -> Interval:
-        table, row = self._look_up(s, y)
-        lower, upper = (table.lower[row] - s) / scale, (table.upper[row] - s) / scale
-        return Interval(lower, upper, table.width[row] / scale)
+        lower, upper, width = self._of_bin(s, y, "lower", "upper", "width")
+        return Interval((lower - s) / scale, (upper - s) / scale, width / scale)
 
     def _mean_seen(self, p: Tensor, y: Tensor, scale: Tensor, cut: Cut) -> Tensor:
-        assert isinstance(cut, Interval)
-        table, row = self._look_up(p, y)
-        lower, upper, distance = table.lower[row], table.upper[row], scale * cut.excess
+        (lower, upper), distance = self._of_bin(p, y, "lower", "upper"), scale * cut.excess
         below = (lower - p) + (upper - p) < 0
-        return torch.where(below, upper - distance, lower + distance).clamp(lower, table.top[row])
+        return _inside(torch.where(below, upper - distance, lower + distance), lower, upper)
 
-    def _look_up(self, s: Tensor, y: Tensor) -> tuple[_Bins, Tensor]:
-        """The table, and the row of each y: the first or the last where y is no bin's number."""
-        table = self._table(s)
-        row = (y.long() + 1).clamp(0, len(table.lower) - 1)
-        return table, torch.where(row == y + 1, row, 0) if y.is_floating_point() else row
+    def _of_bin(self, s: Tensor, y: Tensor, *names: str) -> list[Tensor]:
+        """Facts of `_tables` for each y in the dtype of ``s``; NaN where y is no bin's number."""
+        row = (y.long() + 1).clamp(0, self.outcomes + 1)
+        row = torch.where(row == y + 1, row, 0) if y.is_floating_point() else row
+        return [self._bins.like(name, s)[row] for name in names]
 
-    def _table(self, s: Tensor) -> _Bins:
-        """The bins in the dtype and on the device of ``s``."""
-        key = (s.dtype, s.device)
-        if key not in self._tables:
-            inner = torch.tensor(self.inner_edges, dtype=torch.float64)
-            gaps = inner.diff() if len(inner) > 1 else torch.full((1,), self.limit).double()
-            nan, infinity = inner.new_full((1,), math.nan), inner.new_full((1,), math.inf)
-            lower = torch.cat([nan, -infinity, inner, nan]).to(s.dtype)
-            upper = torch.cat([nan, inner, infinity, nan]).to(s.dtype)
-            top = torch.nextafter(upper, torch.full_like(upper, -math.inf))
-            width = torch.cat([nan, infinity, inner.diff(), infinity, nan])
-            inside = inner + torch.cat([gaps, gaps[-1:]])[-len(inner) :] / 2
-            middle = torch.cat([nan, inner[:1] - gaps[:1] / 2, inside, nan])
-            columns = (lower, upper, top, width, middle)
-            self._tables[key] = _Bins(*(column.to(s.device, s.dtype) for column in columns))
-        return self._tables[key]
+
+def _tables(inner: Tensor, limit: float) -> Constants:
+    """Facts of all bins in order, with one of NaN before and one after them.
+
+    Lower edges, which belong to their bins, upper ones, which do not, widths, and middles, where an
+    outer bin counts as wide as its neighbor.
+    """
+    gaps = inner.diff() if len(inner) > 1 else inner.new_full((1,), limit)
+    nan, infinity = inner.new_full((1,), math.nan), inner.new_full((1,), math.inf)
+    lower, upper = torch.cat([nan, -infinity, inner, nan]), torch.cat([nan, inner, infinity, nan])
+    ends = torch.cat([inner[:1] - gaps[:1], inner, inner[-1:] + gaps[-1:]])
+    middle = torch.cat([nan, (ends[:-1] + ends[1:]) / 2, nan])
+    return Constants(lower=lower, upper=upper, width=upper - lower, middle=middle)
+
+
+def _inside(s: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The number nearest to s in [lower, upper)."""
+    return s.clamp(lower, upper.nextafter(torch.full_like(upper, -torch.inf)))
 
 
 def _checked_edges(edges: object) -> tuple[float, ...]:
@@ -166,7 +143,7 @@ def _checked_edges(edges: object) -> tuple[float, ...]:
         InputError: no sequence, too few or too many, not finite, or not increasing.
     """
     if not isinstance(edges, Sequence) or isinstance(edges, str):
-        raise InputError(f"edges is {edges!r:.40}; give a list of increasing numbers.")
+        raise InputError(f"edges is {brief(edges)}; give a list of increasing numbers.")
     if not 1 <= len(edges) < 2**_MAX_BITS:
         raise InputError(f"{len(edges)} edges were given; give from 1 to {2**_MAX_BITS - 1}.")
     result = tuple(number("an edge", edge) for edge in edges)

@@ -21,6 +21,11 @@ __all__ = ["main"]
 INTERRUPTED = 130
 UsageError = typer.BadParameter.__mro__[1]
 """What all complaints about options are, in every version of typer and click."""
+WORDS = {
+    r"(?:ds\.)?load_prior\('([^']*)'\)": r"\1",
+    r"use solvers\.linear_baseline\b.*": "choose another --solver (diffsplit solvers lists them).",
+}
+"""What messages for Python code say, and what the command line says instead."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("Interrupted.", INTERRUPTED)
     except InputError as error:
-        return _say(f"Error: {error}", 2, debug)
+        message = str(error)
+        for pattern, words in WORDS.items():
+            message = re.sub(pattern, words, message)
+        return _say(f"Error: {message}", 2, debug)
     except DivergenceError as error:
         return _say(f"Error: {error}", 1, debug)
     except OSError as error:

@@ -12,14 +12,11 @@ __all__ = ["solver_with"]
 
 
 def solver_with(name: str, steps: int | None, **given: Any) -> tuple[type[Solver], dict[str, Any]]:
-    """A solver of `SOLVERS` and the parameters for it.
+    """A solver of `SOLVERS` and the parameters for it, or an InputError if it has no such ones.
 
     Args:
         steps: of ``--steps``; None leaves the solver its default, and so everywhere.
         given: the other options, each named as the parameter that it sets.
-
-    Raises:
-        InputError: the solver has no such parameter.
     """
     settings = {field: value for field, value in given.items() if value is not None}
     for option in (*settings, *(() if steps is None else ("steps",))):

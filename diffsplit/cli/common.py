@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
@@ -29,13 +27,10 @@ __all__ = [
     "Seed",
     "check_outputs",
     "device_named",
-    "examples",
     "generator",
-    "key_value_table",
     "one_of",
     "printable",
     "progress",
-    "prose",
     "say",
 ]
 
@@ -47,8 +42,8 @@ Device = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")]
 
 
-def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
-    """What an option calls to refuse a value that is not among the names at that time."""
+def one_of(names: Iterable[str], help: str | None = None) -> Any:
+    """An option that refuses a value that is not among the names at that time."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in names:
@@ -56,35 +51,22 @@ def one_of(names: Iterable[str]) -> Callable[[str | None], str | None]:
             raise typer.BadParameter(f"{value!r} is not one of {known}.")
         return value
 
-    return check
-
-
-def prose(command: Callable[..., object]) -> str:
-    """The docstring of a command, each paragraph on one line, for the terminal to wrap."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-def examples(*lines: str) -> str:
-    """An epilog with one command a line."""
-    return "\n\n".join(("[bold]Examples[/bold]", *lines))
+    return typer.Option(metavar="NAME", callback=check, help=help)
 
 
 def check_outputs(
-    outputs: Sequence[tuple[Path, Sequence[str]]], inputs: Sequence[Path], force: bool
+    outputs: Iterable[tuple[Path | None, Sequence[str]]], inputs: Iterable[Path | None], force: bool
 ) -> None:
     """Refuse, before any work, an output that could not be written or would destroy something.
 
     Args:
-        outputs: each path with the suffixes that it may have; none means any but a picture's.
-        inputs: files that are read.
+        outputs: each path with the suffixes that it may have; none means any but a picture's. A
+            path that is None is not wanted.
+        inputs: files that are read, or None.
         force: existing files may be replaced, but never a file that is read.
-
-    Raises:
-        InputError: see above.
     """
-    seen = {path.resolve() for path in inputs}
-    for path, suffixes in outputs:
+    seen = {path.resolve() for path in inputs if path}
+    for path, suffixes in ((path, suffixes) for path, suffixes in outputs if path):
         suffix = path.suffix.lower()
         if suffixes and suffix not in suffixes:
             raise InputError(f"{path}: name this output with the ending {' or '.join(suffixes)}.")
@@ -108,11 +90,7 @@ def check_outputs(
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name, or with "auto" a GPU if there is one.
-
-    Raises:
-        InputError: there is no such device.
-    """
+    """The device of that name, or with "auto" a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return checked_device(name)
@@ -121,23 +99,9 @@ def device_named(name: str) -> torch.device:
 def generator(seed: int, use: str) -> torch.Generator:
     """A generator on the CPU, so that every device gets the same numbers.
 
-    Args:
-        seed: from the command line.
-        use: what for: two uses of one seed, and the operator's, get unrelated numbers.
+    Two uses of one seed, and the operator's, get unrelated numbers.
     """
     return seeded(seed, f"diffsplit {use}")
-
-
-def key_value_table(title: str, values: dict[str, Any]) -> Table:
-    """Facts as two columns."""
-    table = Table(
-        title=printable(title), show_header=False, title_justify="left", box=None, padding=(0, 2)
-    )
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for key, value in values.items():
-        table.add_row(printable(key.replace("_", " ")), printable(_text(value)))
-    return table
 
 
 def printable(text: str) -> str:
@@ -149,14 +113,6 @@ def say(message: str) -> None:
     """One line on stderr, without characters that a terminal would obey."""
     line = " ".join(message.split())
     print("".join(c if c.isprintable() else "�" for c in line), file=sys.stderr)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(v) for v in value)
-    return f"{value:,}" if type(value) is int else str(value)
 
 
 @contextmanager

@@ -40,50 +40,16 @@ noiseless blur."""
 
 def demo(
     task: TaskName = DEFAULT_TASK,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The figure to write (default diffsplit-demo.png, or diffsplit-demo-TASK.png with "
-            "--task; under that name an older one is replaced without asking).",
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=f"For few bits: measurements of each image (default {ROWS}; for "
-            "onebit-inpainting half of all).",
-        ),
-    ] = None,
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Noise, before quantization if there is any, for images on [-1, 1] (default: 0.5 "
-            "for few bits, 0.1 for denoise, 0.05 for a blur, 0 otherwise).",
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(min=1, max=8, help="How many cats.")] = 8,
-    samples: Annotated[
-        int, typer.Option(min=2, max=100, help="Posterior samples of each image.")
-    ] = 8,
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            callback=one_of(OPERATORS),
-            help=f"For random sums: {', '.join(OPERATORS)}; a mask keeps pixels, as many as --rows "
-            "allow.",
-        ),
-    ] = None,
-    prior: Annotated[
-        str, typer.Option(help="The diffusion model: a bundled name, a folder or a hub id.")
-    ] = "cats-64",
+    output: Annotated[Path | None, typer.Option("--output", "-o")] = None,
+    rows: Annotated[int | None, typer.Option(min=1)] = None,
+    sigma: Annotated[float | None, typer.Option(min=0)] = None,
+    images: Annotated[int, typer.Option(min=1, max=8)] = 8,
+    samples: Annotated[int, typer.Option(min=2, max=100)] = 8,
+    operator: Annotated[str | None, one_of(OPERATORS)] = None,
+    prior: Annotated[str, typer.Option()] = "cats-64",
     device: Device = "auto",
     seed: Seed = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing figure.")] = False,
+    force: Annotated[bool, typer.Option("--force")] = False,
 ) -> None:
     """Measure eight cats that the prior has never seen, one bit at a time, and recover them.
 
@@ -93,6 +59,25 @@ def demo(
 
     With the --task of a restoration it shows the measurement, a linear baseline, the versions of
     DCDP that a bundled prior exists for, and DiffEP.
+
+    Args:
+        output: The figure to write (default diffsplit-demo.png, or diffsplit-demo-TASK.png with
+            --task; under that name an older one is replaced without asking).
+        rows: For few bits: measurements of each image (default 768; for onebit-inpainting half of
+            all).
+        sigma: Noise, before quantization if there is any, for images on [-1, 1] (default: 0.5 for
+            few bits, 0.1 for denoise, 0.05 for a blur, 0 otherwise).
+        images: How many cats.
+        samples: Posterior samples of each image.
+        operator: For random sums: gaussian, hadamard, dct, mask; a mask keeps pixels, as many as
+            --rows allow.
+        prior: The diffusion model: a bundled name, a folder or a hub id.
+        force: Replace an existing figure.
+
+    Examples:
+        diffsplit demo
+        diffsplit demo --rows 4096 --operator hadamard -o cats.png
+        diffsplit demo --task super-resolution
     """
     suffix = "" if task == DEFAULT_TASK else f"-{task}"
     target = output or Path(f"diffsplit-demo{suffix}.png")
@@ -128,12 +113,7 @@ def _cats(count: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _problem(
-    truth: Tensor,
-    task: str,
-    rows: int | None,
-    sigma: float | None,
-    operator: str | None,
-    seed: int,
+    truth: Tensor, task: str, rows: int | None, sigma: float | None, operator: str | None, seed: int
 ) -> Problem:
     """The task with the demo's own defaults: fixed --rows, also for masks, and more noise."""
     fraction = None

@@ -30,10 +30,8 @@ class Gallery:
 
     Attributes:
         truth: the images ``(B, C, H, W)`` on [-1, 1].
-        problem: what was done to them.
         y: their measurements, on the device that computes.
         prior: the diffusion model of the methods that do not bring their own.
-        seed: of the command line.
         pictures: label and images ``(B, C, H, W)`` on the CPU, from top to bottom.
         rows: of the table.
     """
@@ -59,8 +57,7 @@ class Gallery:
         times = len(images) // len(self.y)  # samples follow each other, each a batch
         truth = self.truth.repeat(times, 1, 1, 1)
         y = self.y.repeat(times, *(1,) * (self.y.ndim - 1))
-        row = Row.of(method, self.problem, y, images, truth, result.nfe, result.seconds)
-        self.rows.append(row)
+        self.rows.append(Row.of(method, self.problem, y, images, truth, result))
 
     def solve(self, solver: Solver, label: str, prior: Prior | None = None) -> Recovery:
         """Run a method, with a progress bar and the same random numbers each time."""

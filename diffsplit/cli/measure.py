@@ -16,83 +16,55 @@ from diffsplit.tasks import OPERATORS, TASKS, problem
 
 __all__ = ["TaskName", "measure"]
 
-TaskName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        callback=one_of(TASKS),
-        help="What is kept of the image: "
-        + "; ".join(f"{name}, {task.measured}" for name, task in TASKS.items())
-        + ".",
-    ),
-]
+_KEPT = "; ".join(f"{name}, {task.measured}" for name, task in TASKS.items())
+TaskName = Annotated[str, one_of(TASKS, f"What is kept of the image: {_KEPT}.")]
 
 
 def measure(
-    image: Annotated[Path, typer.Argument(help="A PNG, JPEG, WebP, BMP or TIFF file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The measurement file to write.")],
+    image: Annotated[Path, typer.Argument()],
+    output: Annotated[Path, typer.Option("--output", "-o")],
     task: TaskName = "onebit-cs",
-    rows: Annotated[
-        int | None, typer.Option(min=1, help="Number of measurements, M.", show_default=False)
-    ] = None,
-    ratio: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of --rows: measurements per pixel and color, M/N, such as 1/16 or 0.25 "
-            "(default 1/16)."
-        ),
-    ] = None,
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Standard deviation of the noise, before quantization if there is any, for "
-            "images on [-1, 1] (default: 0.5 for one bit, 0.1 for denoise, 0 otherwise).",
-        ),
-    ] = None,
-    bits: Annotated[
-        int | None,
-        typer.Option(min=1, max=16, help="For the task quantized: bits each (default 4)."),
-    ] = None,
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            callback=one_of(OPERATORS),
-            help="For random sums: gaussian, a random matrix, as in the papers (default up to "
-            "64×64); hadamard (default above) or dct, a randomized fast transform; or mask, "
-            "pixels instead.",
-        ),
-    ] = None,
-    fraction: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="For masks and random inpainting: share of the pixels kept (default 0.5).",
-        ),
-    ] = None,
-    size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=4096,
-            help="The image is cropped to a square and resized to this side; the bundled priors "
-            "are for 64.",
-        ),
-    ] = 64,
-    gray: Annotated[
-        bool, typer.Option("--gray", help="Measure the brightness alone, for a prior of one color.")
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Of the operator and the noise.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    rows: Annotated[int | None, typer.Option(min=1)] = None,
+    ratio: Annotated[str | None, typer.Option()] = None,
+    sigma: Annotated[float | None, typer.Option(min=0)] = None,
+    bits: Annotated[int | None, typer.Option(min=1, max=16)] = None,
+    operator: Annotated[str | None, one_of(OPERATORS)] = None,
+    fraction: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    size: Annotated[int, typer.Option(min=1, max=4096)] = 64,
+    gray: Annotated[bool, typer.Option("--gray")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+    force: Annotated[bool, typer.Option("--force")] = False,
 ) -> None:
     """Measure an image: keep a few bits of it, in a small file.
 
     Without --gray every image is measured as RGB. The file holds the packed bits and the seed of
     the operator, and nothing else of the image.
+
+    Args:
+        image: A PNG, JPEG, WebP, BMP or TIFF file.
+        output: The measurement file to write.
+        rows: Number of measurements, M.
+        ratio: Instead of --rows: measurements per pixel and color, M/N, such as 1/16 or 0.25
+            (default 1/16).
+        sigma: Standard deviation of the noise, before quantization if there is any, for images on
+            [-1, 1] (default: 0.5 for one bit, 0.1 for denoise, 0 otherwise).
+        bits: For the task quantized: bits each (default 4).
+        operator: For random sums: gaussian, a random matrix, as in the papers (default up to
+            64×64); hadamard (default above) or dct, a randomized fast transform; or mask, pixels
+            instead.
+        fraction: For masks and random inpainting: share of the pixels kept (default 0.5).
+        size: The image is cropped to a square and resized to this side; the bundled priors are
+            for 64.
+        gray: Measure the brightness alone, for a prior of one color.
+        seed: Of the operator and the noise.
+        force: Replace an existing file.
+
+    Examples:
+        diffsplit measure cat.jpg -o cat.safetensors
+        diffsplit measure cat.jpg -o cat.safetensors --rows 4096 --operator hadamard
+        diffsplit measure cat.jpg -o cat.safetensors --task onebit-inpainting --fraction 0.3
+        diffsplit measure cat.jpg -o cat.safetensors --task quantized --bits 2 --ratio 1/8
+        diffsplit measure cat.jpg -o cat.safetensors --task motion-deblur --sigma 0.05
     """
     check_outputs([(output, ())], [image], force)
     x = load_image(image, size, channels=1 if gray else 3)

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffsplit.cli.common import printable
 from diffsplit.metrics import SSIM_WINDOW, psnr, ssim
 from diffsplit.problem import Problem
+from diffsplit.solvers import Recovery
 
 __all__ = ["Row", "report"]
 
@@ -34,10 +35,9 @@ class Row(NamedTuple):
         y: Tensor,
         image: Tensor,
         truth: Tensor | None,
-        nfe: int,
-        seconds: float,
+        result: Recovery,
     ) -> Row:
-        """Measure ``image``, clipped to [-1, 1] as a picture file would."""
+        """Measure ``image`` of a result, clipped to [-1, 1] as a picture file would."""
         shown = image.clamp(-1, 1)
         distortion = similarity = signs = None
         if truth is not None:
@@ -47,13 +47,12 @@ class Row(NamedTuple):
                 similarity = ssim(shown, truth).mean().item()
         if problem.channel.outcomes is not None:
             signs = problem.sign_consistency(shown, y).mean().item()
-        return cls(method, distortion, similarity, signs, nfe, seconds)
+        return cls(method, distortion, similarity, signs, result.nfe, result.seconds)
 
 
 def report(rows: Sequence[Row], title: str) -> None:
     """Print the table; columns that nobody can fill are left out."""
-    table = Table(title=printable(title), title_justify="left")
-    table.add_column("method")
+    table = Table("method", title=printable(title), title_justify="left")
     formats = {
         "psnr": ("PSNR (dB)", "{:.2f}"),
         "ssim": ("SSIM", "{:.3f}"),

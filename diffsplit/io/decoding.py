@@ -31,15 +31,11 @@ MAX_ZIPPED_BYTES = 1 << 28
 
 
 def decode(
-    source: Path | IO[bytes],
-    size: int | None = None,
-    channels: int | None = 3,
-    name: str = "",
+    source: Path | IO[bytes], size: int | None = None, channels: int | None = 3, name: str = ""
 ) -> Tensor:
     """The pixels of one image file, as bytes ``(C, H, W)``; see `diffsplit.io.images.load_image`.
 
-    Args:
-        name: of the source in messages.
+    Messages call the source ``name``.
     """
     name = name or str(source)
     if size is not None and (type(size) is not int or not 1 <= size <= MAX_SIDE):
@@ -96,11 +92,7 @@ def _to_rgb(image: Image.Image, name: str, file_format: str | None) -> Image.Ima
 
 
 def image_files(path: str | os.PathLike[str]) -> Iterator[tuple[str, Path | IO[bytes]]]:
-    """The image files of a folder (searched deeply) or a zip, with their names, in order of these.
-
-    Raises:
-        InputError: no such folder or zip, or a zip that cannot be read.
-    """
+    """The image files of a folder (searched deeply) or a zip, with their names, in their order."""
     path = path_of(path)
     if not path.exists():
         raise InputError(f"{path}: no such folder or zip file; give one that holds images.")

@@ -36,12 +36,7 @@ def refused(path: str | os.PathLike[str], reason: str) -> InputError:
 
 
 def plain_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts as a reader of the file will see them.
-
-    Raises:
-        InputError: they are no object of JSON values, hold NaN or infinity, or are nested too
-            deeply.
-    """
+    """The facts as a reader of the file will see them, if they are JSON values and not too deep."""
     try:
         plain = json.loads(json.dumps(facts, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
@@ -58,11 +53,7 @@ def plain_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def sealed(header: dict[str, Any], payload: NDArray[Any]) -> str:
-    """The description of ``payload`` as text, with the format's name and the checksum.
-
-    Raises:
-        InputError: it is too long, or a number in it is not finite.
-    """
+    """The description of ``payload`` as text, with the format's name and the checksum."""
     header = {"format": FORMAT, "version": VERSION, **header}
     try:
         text = json.dumps(header, separators=(",", ":"), allow_nan=False)
@@ -79,12 +70,7 @@ def sealed(header: dict[str, Any], payload: NDArray[Any]) -> str:
 
 
 def parsed(path: str | os.PathLike[str], text: str, payload: NDArray[Any]) -> dict[str, Any]:
-    """The description that `sealed` wrote, with every field of the right type and size.
-
-    Raises:
-        InputError: it is altered, no description of measurements, of another version, or does not
-            fit ``payload``.
-    """
+    """The description that `sealed` wrote, with every field of the right type and size."""
     inner = "{" + text[len(_with_checksum("{", payload)) :]
     if text != _with_checksum(inner, payload):
         raise refused(path, "damaged (its checksum does not match); copy it again")
@@ -94,12 +80,9 @@ def parsed(path: str | os.PathLike[str], text: str, payload: NDArray[Any]) -> di
         raise refused(path, "its description is not valid JSON; measure again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT or _too_deep(header):
         raise refused(path, "no file of measurements; `diffsplit measure` writes one")
-    if header.get("version") != VERSION:
-        raise refused(
-            path,
-            f"format version {header.get('version')!r:.20}, and this diffsplit reads {VERSION}; "
-            "update diffsplit or measure again",
-        )
+    if (version := header.get("version")) != VERSION:
+        reads = f"this diffsplit reads {VERSION}; update diffsplit or measure again"
+        raise refused(path, f"format version {version!r:.20}, and {reads}")
     if not _has_fields(header):
         raise refused(path, "a field of its description is missing or wrong; measure again")
     if not _fits(header, payload):

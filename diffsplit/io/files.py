@@ -18,11 +18,7 @@ PREFIX = ".diffsplit-"
 
 
 def path_of(path: str | os.PathLike[str]) -> Path:
-    """The path of that name.
-
-    Raises:
-        InputError: it is no text and no path.
-    """
+    """The path of that name, or an InputError if it is no text and no path."""
     if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
         raise InputError(f"a path is text such as 'cat.png', not {type(path).__name__}.")
     return Path(path)
@@ -32,11 +28,8 @@ def path_of(path: str | os.PathLike[str]) -> Path:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` when all went well.
 
-    The temporary name has the suffix of ``path``.
-
-    Raises:
-        InputError: the folder does not exist or cannot be written to, or ``path`` is a folder, a
-            device or a pipe.
+    The temporary name has the suffix of ``path``. An InputError says that the folder does not exist
+    or cannot be written to, or that ``path`` is a folder, a device or a pipe.
     """
     path = path_of(path)
     suffix = path.suffix if len(path.suffix) <= 16 else ""
@@ -65,13 +58,8 @@ def atomic_folder(folder: str | os.PathLike[str], last: str) -> Iterator[Path]:
     """Yield a temporary folder; when all went well, rename its files into ``folder`` one by one.
 
     Other files of ``folder``, which is created if need be, stay. The temporary folder is inside it,
-    and so on the same file system.
-
-    Args:
-        last: name of the file, in the folder itself, that comes last and says that all are there.
-
-    Raises:
-        InputError: ``folder`` is a file.
+    and so on the same file system. The file named ``last``, in the folder itself, comes last and
+    says that all are there. An InputError says that ``folder`` is a file.
     """
     folder = path_of(folder)
     if folder.exists() and not folder.is_dir():

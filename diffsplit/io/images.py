@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.errors import InputError
 from diffsplit.io.decoding import IMAGE_SUFFIXES, MAX_PIXELS, decode, image_files
 from diffsplit.io.files import atomic_write, path_of
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 _KINDS = ", ".join(sorted(IMAGE_SUFFIXES))
-FAR_OUTSIDE = 8.0
-"""A magnitude that no image on [-1, 1] reaches, however far an estimate is from converged."""
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ def to_uint8(x: Tensor) -> Tensor:
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(
-            f"an image is a tensor of floats on [-1, 1], not {_kind(x)}; convert bytes with "
+            f"an image is a tensor of floats on [-1, 1], not {kind_of(x)}; convert bytes with "
             "ds.images.from_uint8(x), and a NumPy array with ds.images.from_numpy(x)."
         )
     x = x.detach().float()
@@ -70,15 +69,10 @@ def from_uint8(x: Tensor) -> Tensor:
     """
     if not isinstance(x, Tensor) or x.dtype != torch.uint8:
         raise InputError(
-            f"from_uint8 takes a tensor of bytes (torch.uint8), not {_kind(x)}; convert a NumPy "
-            "array with ds.images.from_numpy(x)."
+            f"from_uint8 takes a tensor of bytes (torch.uint8), not {kind_of(x)}; convert a "
+            "NumPy array with ds.images.from_numpy(x)."
         )
     return x.float().div(127.5).sub(1)
-
-
-def _kind(x: object) -> str:
-    """What a value is, for a message."""
-    return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
 
 
 def from_numpy(array: NDArray[Any], value_range: tuple[float, float] | None = None) -> Tensor:

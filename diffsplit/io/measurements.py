@@ -54,10 +54,7 @@ class Measurement:
 
 
 def save(
-    path: str | os.PathLike[str],
-    problem: Problem,
-    y: Tensor,
-    extra: dict[str, Any] | None = None,
+    path: str | os.PathLike[str], problem: Problem, y: Tensor, extra: dict[str, Any] | None = None
 ) -> None:
     """Write measurements and the problem that made them; an existing file is replaced.
 
@@ -103,8 +100,8 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: see `load`.
     """
     header, payload = _read(path)
-    sizes = {"payload_bytes": payload.nbytes, "file_bytes": path_of(path).stat().st_size}
-    return {**header, **sizes}
+    size = path_of(path).stat().st_size
+    return {**header, "payload_bytes": payload.nbytes, "file_bytes": size}
 
 
 def load(path: str | os.PathLike[str]) -> Measurement:
@@ -121,10 +118,8 @@ def load(path: str | os.PathLike[str]) -> Measurement:
         operator = operators.from_config(header["operator"])
         fingerprint = operator.fingerprint()
     except Exception as error:  # a stranger's config may break a constructor in any way
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise refused(
-            path, f"its problem cannot be built ({reason:.400}); measure again"
-        ) from error
+        reason = f"{str(error).rstrip('.') or type(error).__name__:.400}"
+        raise refused(path, f"its problem cannot be built ({reason}); measure again") from error
     if list(operator.shape_in) != header["image_shape"]:
         raise refused(path, "its operator is for images of another shape; measure again")
     scale = FINGERPRINT_TOLERANCE * max(map(abs, fingerprint))
@@ -190,9 +185,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], NDArray[Any]]:
         raise refused(path, "no file of measurements; give one from `diffsplit measure`")
     header = parsed(path, text, payload)
     # A small file may ask for a large matrix: see that it fits the measurements before it is built.
-    operator, shape, image_shape = header["operator"], header["shape"], header["image_shape"]
-    if operator.get("rows", shape[-1]) != shape[-1] or (
-        operator.get("shape", image_shape) != image_shape
-    ):
+    operator, rows, image_shape = header["operator"], header["shape"][-1], header["image_shape"]
+    if operator.get("rows", rows) != rows or operator.get("shape", image_shape) != image_shape:
         raise refused(path, "its operator does not fit its measurements; measure again")
     return header, payload

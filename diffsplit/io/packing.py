@@ -38,11 +38,7 @@ def pack(codes: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
 
 
 def unpack(payload: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
-    """The ``count`` codes that `pack` stored.
-
-    Raises:
-        InputError: the payload is not as long as that many codes.
-    """
+    """The ``count`` codes that `pack` stored, if the payload is as long as that many codes."""
     if len(payload) != packed_size(count, bits):
         raise InputError(
             f"{len(payload)} bytes cannot hold {count} measurements of {bits} bits, which take "

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import brief
 from diffsplit.counting import count_operator
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
-from diffsplit.operators.checks import brief, check_batch, real
+from diffsplit.operators.checks import check_batch, real
 from diffsplit.operators.fourier import FourierSpectrum
 from diffsplit.operators.gram import Gram, ScaledIdentity
 from diffsplit.operators.probes import fingerprint_of, lanczos_norm, mean_row_norm
 from diffsplit.operators.spectrum import SelectedRows, Spectrum
-from diffsplit.operators.tensors import linear
+from diffsplit.operators.tensors import Map, linear
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +53,8 @@ class LinearOperator(ABC):
     shape_out: tuple[int, ...]
     gram: Gram
     stride: int | None = None
+    _kind: str | None = None  # in `config`, beside the shape and what else was given
+    _given: Mapping[str, Any] = MappingProxyType({})
     _norm: float | None = None
     _known_spectrum: tuple[torch.device | None, Spectrum] | None = None
     __array_ufunc__ = None  # a NumPy number times A is this class's matter
@@ -79,7 +84,6 @@ class LinearOperator(ABC):
             InputError: ``x`` has another shape or device, or is not of floats.
         """
         check_batch(x, self.shape_in, "the operator takes images")
-        count_operator(len(x))
         return self._computed(x, self._apply, self._adjoint)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -89,7 +93,6 @@ class LinearOperator(ABC):
             InputError: ``y`` has another shape or device, or is not of floats.
         """
         check_batch(y, self.shape_out, "the adjoint takes measurements")
-        count_operator(len(y))
         return self._computed(y, self._adjoint, self._apply)
 
     __call__ = apply
@@ -101,12 +104,10 @@ class LinearOperator(ABC):
             InputError: ``y`` has another shape or device, or is not of floats.
         """
         check_batch(y, self.shape_out, "A Aᵀ takes measurements")
-        count_operator(2 * len(y))
-        return self._computed(y, self._apply_gram, self._apply_gram)
+        return self._computed(y, self._apply_gram, self._apply_gram, products=2)
 
-    def _computed(
-        self, x: Tensor, forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    def _computed(self, x: Tensor, forward: Map, backward: Map, products: int = 1) -> Tensor:
+        count_operator(products * len(x))
         try:
             return linear(x, forward, backward)
         except RuntimeError as error:
@@ -190,9 +191,8 @@ class LinearOperator(ABC):
             elif self.has_spectrum:
                 self._norm = float(self.spectrum().singular_values.max())
             else:
-                self._norm = lanczos_norm(
-                    lambda y: self._apply(self._adjoint(y)), self.shape_out, self.device or _CPU
-                )
+                gram = partial(LinearOperator._apply_gram, self)  # A and Aᵀ as they are applied
+                self._norm = lanczos_norm(gram, self.shape_out, self.device or _CPU)
         return self._norm
 
     @property
@@ -246,10 +246,12 @@ class LinearOperator(ABC):
         Raises:
             InputError: the operator was built from a function or matrix and cannot be named.
         """
-        raise InputError(
-            f"{type(self).__name__} cannot be written to a file; "
-            "use an operator that a seed or a mask describes."
-        )
+        if self._kind is None:
+            raise InputError(
+                f"{type(self).__name__} cannot be written to a file; "
+                "use an operator that a seed or a mask describes."
+            )
+        return {"kind": self._kind, "shape": list(self.shape_in), **self._given}
 
     def fingerprint(self) -> list[float]:
         """Eight random sums of all measurements of a random image.

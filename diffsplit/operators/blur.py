@@ -43,6 +43,8 @@ class Blur(PortableOperator):
         InputError: bad arguments, or a kernel that is all zero or not finite.
     """
 
+    _kind = "blur"
+
     def __init__(self, shape: Sequence[int], kernel: Tensor, boundary: str = "circular") -> None:
         shape = shape_of(shape, ndim=3)
         kernel = checked_kernel(kernel, shape)
@@ -101,7 +103,7 @@ class Blur(PortableOperator):
     ) -> Blur:
         self.boundary = choice(boundary, "the boundary", ("circular", "reflect"))
         self.shape_in = self.shape_out = shape
-        self.kernel, self._given = kernel, given
+        self.kernel, self._given = kernel, {**given, "boundary": boundary}
         _, h, w = kernel.shape
         # Rows (before, after) and columns that the image grows by; the size that is transformed.
         self._pads = [((n - 1) // 2, n // 2) if boundary == "reflect" else (0, 0) for n in (h, w)]
@@ -146,10 +148,6 @@ class Blur(PortableOperator):
         x = _fold(x, *self._pads[0], self.shape_in[1], dim=-2)
         return _fold(x, *self._pads[1], self.shape_in[2], dim=-1).to(y.dtype)
 
-    def config(self) -> dict[str, Any]:
-        shape = list(self.shape_in)
-        return {"kind": "blur", "shape": shape, **self._given, "boundary": self.boundary}
-
 
 def _fitting(shape: Sequence[int], size: int) -> tuple[tuple[int, ...], int]:
     shape = shape_of(shape, ndim=3)
@@ -159,15 +157,10 @@ def _fitting(shape: Sequence[int], size: int) -> tuple[tuple[int, ...], int]:
 
 def _fast_length(n: int) -> int:
     """The smallest even number ≥ n without prime factors above 5, for which an FFT is fast."""
-    while True:
-        n += n % 2
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
+    n += n % 2
+    while pow(30, 30, n):  # n, below 2³⁰, has other factors than 30 = 2 · 3 · 5
         n += 2
+    return n
 
 
 def _fold(x: Tensor, before: int, after: int, size: int, dim: int) -> Tensor:

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from diffsplit.arguments import TINY, brief
 from diffsplit.errors import InputError
 
 __all__ = [
     "MAX_SIZE",
-    "brief",
     "check_batch",
     "choice",
     "decoded",
@@ -26,17 +26,6 @@ __all__ = [
 
 MAX_SIZE = 2**26
 """The largest number of entries of one image."""
-
-
-def brief(value: Any) -> str:
-    """A few characters that name any value in a message, whatever its size or depth."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 24 else value[:20] + "…")
-    if isinstance(value, float | bool) or value is None:
-        return str(value)
-    if isinstance(value, int):
-        return str(value) if abs(value) < 10**18 else "a huge integer"
-    return f"a {type(value).__name__}"
 
 
 def integer(value: Any, name: str, low: int, high: int) -> int:
@@ -54,18 +43,20 @@ def integer(value: Any, name: str, low: int, high: int) -> int:
     return number
 
 
-def real(value: Any, name: str) -> float:
-    """``value`` as a finite float.
+def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """``value`` as a finite float with low ≤ value ≤ high; a bool is none.
 
     Raises:
-        InputError: it is no number, or infinite, or NaN.
+        InputError: it is no number, infinite, NaN or out of range.
     """
     try:
         number = math.nan if isinstance(value, bool | str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{name} is a finite number, not {brief(value)}.")
+    if not (math.isfinite(number) and low <= number <= high):
+        least = "above 0" if low == TINY else f"from {low:g}"
+        limits = "" if low == -math.inf else f" {least}" + f" to {high:g}" * (high < math.inf)
+        raise InputError(f"{name} is a finite number{limits}, not {brief(value)}.")
     return number
 
 
@@ -102,12 +93,9 @@ def shape_of(value: Any, ndim: int | None = None) -> tuple[int, ...]:
 
 
 def seed_of(value: Any) -> int:
-    """``value`` as a seed for `diffsplit.noise.seeded`.
+    """``value`` as a seed, from 0 to 2³² − 1, for `diffsplit.noise.seeded`.
 
     Torch keeps 32 bits of a seed: a larger one would repeat the operator of another.
-
-    Raises:
-        InputError: it is no integer from 0 to 2³² − 1.
     """
     return integer(value, "a seed", 0, 2**32 - 1)
 
@@ -118,15 +106,14 @@ def decoded(text: Any, size: int, name: str) -> bytes:
     Raises:
         InputError: it is no base64, or of another length.
     """
-    # base64 writes three bytes as four characters.
-    if isinstance(text, str) and len(text) == 4 * math.ceil(size / 3):
-        try:
-            data = base64.b64decode(text, validate=True)
-        except ValueError:
-            data = b""
-        if len(data) == size:
-            return data
-    raise InputError(f"{name} is a text in base64 that holds {size} bytes; this is no such text.")
+    try:  # base64 writes three bytes as four characters
+        fits = isinstance(text, str) and len(text) == 4 * math.ceil(size / 3)
+        data = base64.b64decode(text, validate=True) if fits else b""
+    except ValueError:
+        data = b""
+    if len(data) != size:
+        raise InputError(f"{name} is a text in base64 that holds {size} bytes; this is none.")
+    return data
 
 
 def check_batch(x: Any, shape: Sequence[int], what: str) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import brief
 from diffsplit.errors import InputError
 from diffsplit.operators.base import PortableOperator
-from diffsplit.operators.checks import MAX_SIZE, brief, real, shape_of
+from diffsplit.operators.checks import MAX_SIZE, real, shape_of
 from diffsplit.operators.gram import Gram, ScaledIdentity
 from diffsplit.operators.spectrum import MatrixSpectrum, Spectrum, is_scaled_identity
 from diffsplit.operators.tensors import Constants
@@ -36,6 +37,8 @@ class ChannelMix(PortableOperator):
         InputError: bad arguments, or a matrix that does not fit, is all zero or not finite.
     """
 
+    _kind = "channel_mix"
+
     def __init__(self, shape: Sequence[int], matrix: Tensor | Sequence[Sequence[float]]) -> None:
         self.shape_in = shape_of(shape, ndim=3)
         channels, height, width = self.shape_in
@@ -43,6 +46,7 @@ class ChannelMix(PortableOperator):
         self.shape_out = (len(self.matrix), height, width)
         if self.size_out > MAX_SIZE:
             raise InputError(f"the mixed images have more than {MAX_SIZE:,} entries; use crops.")
+        self._given = {"matrix": self.matrix.tolist()}
         self._constants = Constants(matrix=self.matrix)
         gram = self.matrix @ self.matrix.T
         mean = float(gram.diagonal().mean())
@@ -60,10 +64,6 @@ class ChannelMix(PortableOperator):
         matrix = self.matrix.to(self.device or self.matrix.device)
         return MatrixSpectrum(matrix, self.shape_in, self.shape_out)
 
-    def config(self) -> dict[str, Any]:
-        matrix = self.matrix.tolist()
-        return {"kind": "channel_mix", "shape": list(self.shape_in), "matrix": matrix}
-
 
 class Grayscale(ChannelMix):
     """The luma 0.299 R + 0.587 G + 0.114 B of Rec. 601: ``(3, H, W)`` to ``(1, H, W)``.
@@ -75,6 +75,8 @@ class Grayscale(ChannelMix):
         InputError: the image does not have three channels.
     """
 
+    _kind = "grayscale"
+
     def __init__(self, shape: Sequence[int]) -> None:
         shape = shape_of(shape, ndim=3)
         if shape[0] != 3:
@@ -83,17 +85,14 @@ class Grayscale(ChannelMix):
                 "use ChannelMix with weights of your own."
             )
         super().__init__(shape, [_LUMA])
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": "grayscale", "shape": list(self.shape_in)}
+        self._given = {}
 
 
 def _checked(matrix: Any, channels: int) -> Tensor:
     """The matrix in float64, when it is finite and fits."""
     if channels > _MAX_CHANNELS:
         raise InputError(f"channels are mixed of at most {_MAX_CHANNELS}, not of {channels}.")
-    array = isinstance(matrix, Tensor | np.ndarray) and matrix.ndim == 2
-    rows = matrix.tolist() if array else matrix
+    rows = matrix.tolist() if isinstance(matrix, Tensor | np.ndarray) else matrix
     if (
         not isinstance(rows, Sequence)
         or not 1 <= len(rows) <= _MAX_CHANNELS

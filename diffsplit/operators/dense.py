@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import brief
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
-from diffsplit.operators.checks import brief, choice, integer, seed_of, shape_of
+from diffsplit.operators.checks import choice, integer, seed_of, shape_of
 from diffsplit.operators.gram import Gram, IIDRows, ScaledIdentity
 from diffsplit.operators.spectrum import MatrixSpectrum, Spectrum
 
@@ -41,18 +42,6 @@ _GRAM_ROWS = 8192
 _TOLERANCE = 1e-3  # of announced orthogonality; float32 stays well below
 
 
-class _Kept(NamedTuple):
-    """A Aᵀ, and the matrix and its version that it was computed from."""
-
-    gram: Tensor
-    matrix: Tensor
-    version: int
-
-    def serves(self, matrix: Tensor, dtype: torch.dtype) -> bool:
-        current = self.matrix is matrix and self.version == _version(matrix)
-        return current and self.gram.dtype == dtype
-
-
 class DenseOperator(LinearOperator):
     """What a `GaussianMatrix` and a user's matrix share.
 
@@ -63,7 +52,7 @@ class DenseOperator(LinearOperator):
     """
 
     matrix: Tensor
-    _known_gram: _Kept | None = None
+    _known_gram: tuple[Tensor, Tensor, int] | None = None  # A Aᵀ, of which matrix and version
 
     def _apply(self, x: Tensor) -> Tensor:
         return _multiply(self.matrix, x.flatten(1))
@@ -74,11 +63,17 @@ class DenseOperator(LinearOperator):
     def _apply_gram(self, y: Tensor) -> Tensor:
         if self.size_out > min(_GRAM_ROWS, self.size_in):
             return super()._apply_gram(y)
-        dtype = torch.promote_types(torch.promote_types(self.matrix.dtype, y.dtype), torch.float32)
-        if self._known_gram is None or not self._known_gram.serves(self.matrix, dtype):
-            gram = _outer(self.matrix, dtype)
-            self._known_gram = _Kept(gram, self.matrix, _version(self.matrix))
-        return _multiply(self._known_gram.gram, y)
+        matrix, known = self.matrix, self._known_gram
+        dtype = torch.promote_types(torch.promote_types(matrix.dtype, y.dtype), torch.float32)
+        version = 0 if matrix.is_inference() else matrix._version  # grows when it is written to
+        if (
+            known is None
+            or known[0].dtype != dtype
+            or known[1] is not matrix
+            or known[2] != version
+        ):
+            known = self._known_gram = _outer(matrix, dtype), matrix, version
+        return _multiply(known[0], y)
 
 
 class GaussianMatrix(DenseOperator):
@@ -98,6 +93,8 @@ class GaussianMatrix(DenseOperator):
     Raises:
         InputError: bad arguments, or M·N above `MAX_ENTRIES` or the memory.
     """
+
+    _kind = "gaussian"
 
     def __init__(
         self,
@@ -122,6 +119,7 @@ class GaussianMatrix(DenseOperator):
         self.shape_out = (rows,)
         self.gram = IIDRows(size / rows)
         self.seed = seed_of(seed)
+        self._given = {"rows": rows, "seed": self.seed}
         generator = seeded(self.seed, "GaussianMatrix")
         self.matrix = _allocate(rows, size, dtype, checked_device(device))
         for row in self.matrix:
@@ -134,9 +132,7 @@ class GaussianMatrix(DenseOperator):
         super()._move(device, dtype)
 
     def config(self) -> dict[str, Any]:
-        shape, dtype = list(self.shape_in), str(self.matrix.dtype).removeprefix("torch.")
-        sizes = {"kind": "gaussian", "shape": shape, "rows": self.size_out}
-        return sizes | {"seed": self.seed, "dtype": dtype}
+        return super().config() | {"dtype": str(self.matrix.dtype).removeprefix("torch.")}
 
 
 class MatrixOperator(DenseOperator):
@@ -224,26 +220,16 @@ def _tensor(matrix: Any) -> Tensor:
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     """``x @ matrix.T`` for ``(M, N)`` and ``(B, N)``, in the wider dtype of the two."""
-    dtype = torch.promote_types(matrix.dtype, x.dtype)
-    work = x.to(dtype)
-    if dtype == matrix.dtype:
-        return (work @ matrix.T).to(x.dtype)
-    result = work.new_empty((len(x), len(matrix)))
-    for rows, block in _blocks(matrix, dtype):
-        result[:, rows] = work @ block.T
-    return result.to(x.dtype)
+    work = x.to(torch.promote_types(matrix.dtype, x.dtype))
+    parts = [work @ block.T for _, block in _blocks(matrix, work.dtype)]
+    return torch.cat(parts, 1).to(x.dtype)
 
 
 def _multiply_transposed(matrix: Tensor, y: Tensor) -> Tensor:
     """``y @ matrix`` for ``(M, N)`` and ``(B, M)``, in the wider dtype of the two."""
-    dtype = torch.promote_types(matrix.dtype, y.dtype)
-    work = y.to(dtype)
-    if dtype == matrix.dtype:
-        return (work @ matrix).to(y.dtype)
-    result = work.new_zeros((len(y), matrix.shape[1]))
-    for rows, block in _blocks(matrix, dtype):
-        result += work[:, rows] @ block
-    return result.to(y.dtype)
+    work = y.to(torch.promote_types(matrix.dtype, y.dtype))
+    parts = (work[:, rows] @ block for rows, block in _blocks(matrix, work.dtype))
+    return sum(parts, start=work.new_zeros(())).to(y.dtype)
 
 
 @torch.no_grad()
@@ -260,17 +246,15 @@ def _outer(matrix: Tensor, dtype: torch.dtype) -> Tensor:
         return result
 
 
-def _version(matrix: Tensor) -> int:
-    """A number that grows when the matrix is written to."""
-    return 0 if matrix.is_inference() else matrix._version
-
-
 def _entries(matrix: Tensor) -> int:
     return _BLOCK.get(matrix.device.type, 2**24)
 
 
 def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Row blocks of the matrix in ``dtype``, through one buffer that is used again and again."""
+    """The matrix in ``dtype``: itself, or blocks of rows through one buffer that is used again."""
+    if dtype == matrix.dtype:
+        yield slice(None), matrix
+        return
     height = min(len(matrix), max(1, _entries(matrix) // matrix.shape[1]))
     buffer = matrix.new_empty((height, matrix.shape[1]), dtype=dtype)
     for start in range(0, len(matrix), height):
@@ -280,14 +264,14 @@ def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]
 
 def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     needed = rows * size * dtype.itemsize
-    advice = "use float16, fewer rows, or RandomizedTransform, which stores no matrix."
-    if device.type == "cpu" and needed > _memory():  # else the system might kill the process
-        raise InputError(f"the Gaussian matrix needs {needed / 1e9:.1f} GB of memory; {advice}")
     try:
+        if device.type == "cpu" and needed > _memory():  # else the system might kill the process
+            raise MemoryError
         return torch.empty(rows, size, dtype=dtype, device=device)
     except (RuntimeError, MemoryError) as error:
         raise InputError(
-            f"no room for the {needed / 1e9:.1f} GB of a Gaussian matrix on {device}; {advice}"
+            f"no room for the {needed / 1e9:.1f} GB of a Gaussian matrix on {device}; use float16, "
+            "fewer rows, or RandomizedTransform, which stores no matrix."
         ) from error
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from diffsplit.errors import InputError
 from diffsplit.operators.base import PortableOperator
@@ -38,6 +38,8 @@ class Downsample(PortableOperator):
         InputError: bad arguments, or a side above 4096 pixels for a kernel other than "average".
     """
 
+    _kind = "downsample"
+
     def __init__(self, shape: Sequence[int], factor: int, kernel: str = "average") -> None:
         self.shape_in = shape_of(shape, ndim=3)
         channels, height, width = self.shape_in
@@ -50,6 +52,7 @@ class Downsample(PortableOperator):
         self.kernel = choice(kernel, "the kernel", ("average", "bicubic", "lanczos"))
         self.shape_out = (channels, height // self.factor, width // self.factor)
         self.stride = self.factor
+        self._given = {"factor": self.factor, "kernel": kernel}
         if kernel == "average":
             self.gram: Gram = ScaledIdentity(1 / self.factor**2)
             return
@@ -66,16 +69,13 @@ class Downsample(PortableOperator):
 
     def _apply(self, x: Tensor) -> Tensor:
         if self.kernel == "average":
-            _, h, w = self.shape_out
-            blocks = x.reshape(-1, self.shape_in[0], h, self.factor, w, self.factor)
-            return blocks.mean((3, 5))
+            return avg_pool2d(x, self.factor)
         rows, columns = self._matrices.like("rows", x), self._matrices.like("columns", x)
         return (rows @ x.to(rows.dtype) @ columns.mT).to(x.dtype)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if self.kernel == "average":
-            spread = y.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
-            return spread / self.factor**2
+            return interpolate(y, scale_factor=self.factor) / self.factor**2
         rows, columns = self._matrices.like("rows", y), self._matrices.like("columns", y)
         return (rows.mT @ y.to(rows.dtype) @ columns).to(y.dtype)
 
@@ -83,10 +83,6 @@ class Downsample(PortableOperator):
         if self.kernel == "average":
             return BlockMeanSpectrum(self.shape_in, self.factor, self.device)
         return super()._make_spectrum()
-
-    def config(self) -> dict[str, Any]:
-        shape = list(self.shape_in)
-        return {"kind": "downsample", "shape": shape, "factor": self.factor, "kernel": self.kernel}
 
 
 def _bicubic(t: Tensor) -> Tensor:

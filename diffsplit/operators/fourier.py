@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
-from torch.nn.functional import pad
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from diffsplit.operators.spectrum import Spectrum, without_rounding
 from diffsplit.operators.tensors import Constants
@@ -130,17 +130,13 @@ class BlockMeanSpectrum(Spectrum):
 
 def split(x: Tensor, factor: int) -> Tensor:
     """``(B, C, H, W)`` to polyphase components ``(B, C, factor², H/factor, W/factor)``."""
-    b, c, height, width = x.shape
-    h, w = height // factor, width // factor
-    blocks = x.reshape(b, c, h, factor, w, factor).permute(0, 1, 3, 5, 2, 4)
-    return blocks.reshape(b, c, factor * factor, h, w)
+    coarse = pixel_unshuffle(x, factor)
+    return coarse.reshape(*x.shape[:2], factor**2, *coarse.shape[2:])
 
 
 def merge(x: Tensor, factor: int) -> Tensor:
     """The inverse of `split`."""
-    b, c, _, h, w = x.shape
-    blocks = x.reshape(b, c, factor, factor, h, w).permute(0, 1, 4, 2, 5, 3)
-    return blocks.reshape(b, c, h * factor, w * factor)
+    return pixel_shuffle(x.flatten(1, 2), factor)
 
 
 def _reflector(direction: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,11 @@ from diffsplit.operators.checks import shape_of
 from diffsplit.operators.dense import MatrixOperator, columns_of
 from diffsplit.operators.gram import Gram
 from diffsplit.operators.probes import mean_row_norm
-from diffsplit.operators.tensors import Constants
+from diffsplit.operators.tensors import Constants, Map
 
 __all__ = ["FunctionOperator", "from_function", "from_matrix"]
 
 _TOLERANCE = 1e-3  # float32 through a long chain of operations stays well below
-
-_Map = Callable[[Tensor], Tensor]
 
 
 class FunctionOperator(PortableOperator):
@@ -48,10 +46,10 @@ class FunctionOperator(PortableOperator):
 
     def __init__(
         self,
-        apply: _Map,
+        apply: Map,
         shape_in: Sequence[int],
         shape_out: Sequence[int] | None = None,
-        adjoint: _Map | None = None,
+        adjoint: Map | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.shape_in = shape_of(shape_in)
@@ -130,15 +128,8 @@ class FunctionOperator(PortableOperator):
         return image
 
 
-def from_function(
-    apply: _Map,
-    shape_in: Sequence[int],
-    shape_out: Sequence[int] | None = None,
-    adjoint: _Map | None = None,
-    device: str | torch.device = "cpu",
-) -> FunctionOperator:
-    """An operator from a linear function of image batches; see `FunctionOperator`."""
-    return FunctionOperator(apply, shape_in, shape_out, adjoint, device)
+from_function = FunctionOperator
+"""An operator from a linear function of image batches; see `FunctionOperator`."""
 
 
 def from_matrix(
@@ -159,9 +150,7 @@ def from_matrix(
             matrix that is not dense.
     """
     products = hasattr(matrix, "matvec") and hasattr(matrix, "rmatvec")
-    sparse = hasattr(matrix, "tocoo") or (
-        isinstance(matrix, Tensor) and matrix.layout != torch.strided
-    )
+    sparse = hasattr(matrix, "tocoo") or getattr(matrix, "layout", torch.strided) != torch.strided
     if not (products or sparse):
         return MatrixOperator(matrix, shape_in, rows)
     if rows is not None:
@@ -176,15 +165,12 @@ def from_matrix(
 
 def _from_sparse(matrix: Any, shape_in: tuple[int, ...]) -> FunctionOperator:
     """Products with a copy in PyTorch, in float64, and its transpose."""
-    if isinstance(matrix, Tensor):
-        entries = matrix.detach().to_sparse().to("cpu", torch.float64).coalesce()
-    else:
+    if not isinstance(matrix, Tensor):
         coo = matrix.tocoo()
         index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
         values = torch.from_numpy(coo.data.astype(np.float64))
-        entries = torch.sparse_coo_tensor(
-            index, values, tuple(matrix.shape), check_invariants=True
-        ).coalesce()
+        matrix = torch.sparse_coo_tensor(index, values, tuple(matrix.shape), check_invariants=True)
+    entries = matrix.detach().to_sparse().to("cpu", torch.float64).coalesce()
     trace = float(entries.values().square().sum())
     if not 0 < trace < math.inf:
         raise InputError("the matrix is all zero, or holds NaN or infinity.")
@@ -230,8 +216,7 @@ def _as_tensor(result: Any, like: Tensor) -> Tensor:
     if isinstance(result, np.ndarray) and np.issubdtype(result.dtype, np.floating):
         # `require` copies what PyTorch cannot share, such as a view with negative steps.
         result = torch.from_numpy(np.require(result, np.float64, ["C", "W"])).to(like)
-    tensor: Tensor = result
-    return tensor
+    return result  # type: ignore[no-any-return]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

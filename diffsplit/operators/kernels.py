@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import TINY, brief
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
-from diffsplit.operators.checks import brief, decoded, integer, real, seed_of
+from diffsplit.operators.checks import decoded, integer, real, seed_of
 
 __all__ = ["checked_kernel", "decoded_kernel", "gaussian_kernel", "motion_kernel"]
 
@@ -35,9 +36,7 @@ def gaussian_kernel(size: int, std: float) -> Tensor:
     Raises:
         InputError: the standard deviation, in pixels, is not above 0.
     """
-    std = real(std, "the standard deviation of a Gaussian blur, in pixels,")
-    if not std > 0:
-        raise InputError(f"the standard deviation of a Gaussian blur is above 0, not {std}.")
+    std = real(std, "the standard deviation of a Gaussian blur, in pixels,", TINY)
     side = (-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / std).square()).exp()
     side = side / side.sum()
     return torch.outer(side, side)[None]
@@ -102,9 +101,7 @@ def motion_kernel(size: int, intensity: float, seed: int) -> Tensor:
         InputError: bad arguments.
     """
     size = integer(size, "the size of a motion kernel", 1, 4096)
-    intensity = real(intensity, "the intensity of camera shake")
-    if not 0 <= intensity <= 1:
-        raise InputError(f"the intensity of camera shake is from 0 to 1, not {intensity}.")
+    intensity = real(intensity, "the intensity of camera shake", 0, 1)
     generator = seeded(seed_of(seed), "motion_kernel")
     share = 0.5 + 0.3 * float(torch.rand((), generator=generator, dtype=torch.float64))
     # The more a path turns, the longer it must be for a blur of about the same extent.
@@ -134,14 +131,9 @@ def _trajectory(intensity: float, generator: torch.Generator) -> Tensor:
 
 def _rasterized(path: Tensor, size: int) -> Tensor:
     """Time spent at each pixel; a point between four pixels counts for them bilinearly."""
-    kernel = torch.zeros(size * size, dtype=torch.float64)
-    rows, columns = path.imag + size // 2, path.real + size // 2
-    top, left = rows.floor(), columns.floor()
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = (1 - (rows - top - down).abs()) * (1 - (columns - left - right).abs())
-            # A neighbor beyond the last pixel has no weight.
-            row = (top + down).clamp(0, size - 1).long()
-            column = (left + right).clamp(0, size - 1).long()
-            kernel.index_add_(0, row * size + column, weight)
-    return (kernel / kernel.sum()).reshape(size, size)
+    pixels = torch.arange(size) - size // 2
+    rows, columns = (
+        (1 - (position[:, None] - pixels).abs()).clamp(min=0) for position in (path.imag, path.real)
+    )
+    kernel = rows.T @ columns
+    return kernel / kernel.sum()

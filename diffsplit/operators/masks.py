@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import TINY, brief
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator, PortableOperator
-from diffsplit.operators.checks import brief, decoded, integer, real, seed_of, shape_of
+from diffsplit.operators.checks import decoded, integer, real, seed_of, shape_of
 from diffsplit.operators.gram import ScaledIdentity
 
 __all__ = ["Identity", "PixelMask"]
@@ -30,6 +31,8 @@ class Identity(PortableOperator):
         InputError: no shape.
     """
 
+    _kind = "identity"
+
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape_in = self.shape_out = shape_of(shape)
         self.gram = ScaledIdentity(1.0)
@@ -44,9 +47,6 @@ class Identity(PortableOperator):
     @property
     def pixels(self) -> Tensor:
         return torch.ones(self.shape_in, dtype=torch.bool, device=self.device)
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": "identity", "shape": list(self.shape_in)}
 
 
 class PixelMask(LinearOperator):
@@ -69,21 +69,18 @@ class PixelMask(LinearOperator):
     """
 
     mask: Tensor
+    _kind = "mask"
 
     def __init__(
         self, shape: Sequence[int], fraction: float, seed: int, channels_apart: bool = False
     ) -> None:
         shape = shape_of(shape, ndim=3)
-        fraction = real(fraction, "the fraction of pixels that are measured")
-        if not 0 < fraction <= 1:
-            raise InputError(
-                f"the fraction of measured pixels is above 0 and at most 1, not {fraction}."
-            )
+        fraction = real(fraction, "the fraction of pixels that are measured", TINY, 1)
         mask, seed = torch.zeros(_layout(shape, channels_apart), dtype=torch.bool), seed_of(seed)
         order = torch.randperm(mask.numel(), generator=seeded(seed, "PixelMask"))
         mask.view(-1)[order[: round(fraction * mask.numel())]] = True
-        choice = {"fraction": fraction, "seed": seed, "channels_apart": channels_apart}
-        self._keep(mask, shape, choice)
+        given = {"fraction": fraction, "seed": seed, "channels_apart": channels_apart}
+        self._keep(mask, shape, given)
 
     @classmethod
     def box(cls, shape: Sequence[int], top: int, left: int, height: int, width: int) -> PixelMask:
@@ -148,14 +145,14 @@ class PixelMask(LinearOperator):
         values = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool)
         return cls.from_mask(torch.from_numpy(values).reshape(layout), shape)
 
-    def _keep(self, mask: Tensor, shape: tuple[int, ...], choice: dict[str, Any]) -> PixelMask:
+    def _keep(self, mask: Tensor, shape: tuple[int, ...], given: dict[str, Any]) -> PixelMask:
         self.mask = mask.expand(shape).contiguous()
         self._index = self.mask.flatten().nonzero().squeeze(1)
         if len(self._index) == 0:
             raise InputError("the mask keeps no pixel at all; measure at least one.")
         self.shape_in, self.shape_out = shape, (len(self._index),)
         self.gram = ScaledIdentity(1.0)
-        self._choice = choice
+        self._given = given
         return self
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -168,9 +165,6 @@ class PixelMask(LinearOperator):
     @property
     def pixels(self) -> Tensor:
         return self.mask
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": "mask", "shape": list(self.shape_in), **self._choice}
 
 
 def _layout(shape: tuple[int, ...], channels_apart: bool) -> tuple[int, ...]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from diffsplit.noise import seeded
+from diffsplit.operators.tensors import Map
 
 __all__ = ["fingerprint_of", "lanczos_norm", "mean_row_norm"]
-
-_Map = Callable[[Tensor], Tensor]
 
 _PROBES = 16
 _STEPS = 40
@@ -20,7 +18,7 @@ _TOLERANCE = 1e-5  # relative change of the norm from one step to the next that 
 
 
 @torch.no_grad()
-def mean_row_norm(adjoint: _Map, shape_out: Sequence[int], device: torch.device) -> float:
+def mean_row_norm(adjoint: Map, shape_out: Sequence[int], device: torch.device) -> float:
     """Estimate tr(A Aᵀ)/M, the mean squared norm of a row, by Hutchinson's method.
 
     E ‖Aᵀ r‖² = tr(A Aᵀ) for random signs r. The signs have a fixed seed, so that an operator
@@ -38,7 +36,7 @@ def mean_row_norm(adjoint: _Map, shape_out: Sequence[int], device: torch.device)
 
 
 @torch.no_grad()
-def lanczos_norm(gram: _Map, shape_out: Sequence[int], device: torch.device) -> float:
+def lanczos_norm(gram: Map, shape_out: Sequence[int], device: torch.device) -> float:
     """‖A‖ by Lanczos' iteration on A Aᵀ from a fixed random start.
 
     Each step costs one A Aᵀ, as in a power iteration, but the answer is the best over all powers
@@ -53,29 +51,26 @@ def lanczos_norm(gram: _Map, shape_out: Sequence[int], device: torch.device) -> 
     size = math.prod(shape_out)
     start = torch.randn(size, generator=seeded(0, "lanczos_norm")).to(device)
     basis = [start / start.norm()]
-    diagonal: list[float] = []
-    beside: list[float] = []
-    norm = 0.0
-    for _ in range(min(_STEPS, size)):
+    steps, norm = min(_STEPS, size), 0.0
+    tridiagonal = torch.zeros(steps + 1, steps + 1, dtype=torch.float64)
+    for i in range(steps):
         v = gram(basis[-1].reshape(1, *shape_out)).flatten()
-        diagonal.append(float(v @ basis[-1]))
+        tridiagonal[i, i] = v @ basis[-1]
         stacked = torch.stack(basis)
         for _ in range(2):  # one pass of Gram–Schmidt is not enough in float32
             v = v - stacked.mT @ (stacked @ v)
-        tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-        if beside:
-            off = torch.diag(torch.tensor(beside, dtype=torch.float64), 1)
-            tridiagonal = tridiagonal + off + off.mT
-        before, norm = norm, float(torch.linalg.eigvalsh(tridiagonal)[-1].clamp(min=0).sqrt())
-        beside.append(float(v.norm()))
-        if norm - before <= _TOLERANCE * norm or beside[-1] <= 1e-6 * norm**2:
+        largest = torch.linalg.eigvalsh(tridiagonal[: i + 1, : i + 1])[-1]
+        before, norm = norm, float(largest.clamp(min=0).sqrt())
+        length = float(v.norm())
+        if norm - before <= _TOLERANCE * norm or length <= 1e-6 * norm**2:
             break
-        basis.append(v / beside[-1])
+        tridiagonal[i, i + 1] = tridiagonal[i + 1, i] = length
+        basis.append(v / length)
     return norm
 
 
 @torch.no_grad()
-def fingerprint_of(apply: _Map, shape_in: Sequence[int], device: torch.device) -> list[float]:
+def fingerprint_of(apply: Map, shape_in: Sequence[int], device: torch.device) -> list[float]:
     """Eight random sums of all measurements of a random image.
 
     Everything random in it is a small integer drawn on the CPU, the same on every machine.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +44,8 @@ class RandomizedTransform(LinearOperator):
         InputError: bad arguments.
     """
 
+    _kind = "randomized"
+
     def __init__(
         self, shape: Sequence[int], rows: int, seed: int, transform: str = "hadamard"
     ) -> None:
@@ -55,6 +56,7 @@ class RandomizedTransform(LinearOperator):
         self.gram = RandomRows(size / rows)
         self.transform = choice(transform, "the transform", ("hadamard", "dct"))
         self.seed = seed_of(seed)
+        self._given = {"rows": rows, "seed": self.seed, "transform": transform}
         generator = seeded(self.seed, "RandomizedTransform")
         self._permutation = torch.randperm(size, generator=generator)
         self._inverse = torch.empty_like(self._permutation)
@@ -86,15 +88,6 @@ class RandomizedTransform(LinearOperator):
         return SelectedRows(
             self.shape_in, self.shape_out, self._rows, gain, self._transformed, self._restored
         )
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "kind": "randomized",
-            "shape": list(self.shape_in),
-            "rows": self.size_out,
-            "seed": self.seed,
-            "transform": self.transform,
-        }
 
 
 def _mixed_hadamard(x: Tensor, transposed: bool = False) -> Tensor:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from diffsplit.arguments import brief
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
 from diffsplit.operators.base import Composed, LinearOperator, Scaled, Stacked
 from diffsplit.operators.blur import Blur
-from diffsplit.operators.checks import MAX_SIZE, brief, choice, integer, shape_of
+from diffsplit.operators.checks import MAX_SIZE, choice, integer, shape_of
 from diffsplit.operators.color import ChannelMix, Grayscale
 from diffsplit.operators.dense import MAX_ENTRIES, GaussianMatrix
 from diffsplit.operators.downsample import Downsample
@@ -67,17 +69,18 @@ def _build(config: Any, device: torch.device, budget: _Budget) -> LinearOperator
     kind = config["kind"]
     if kind not in _KINDS:
         raise InputError(f"{brief(kind)} is no kind of operator; known are {', '.join(_KINDS)}.")
-    names = set(config) - {"kind"}
+    entries = {name: value for name, value in config.items() if name != "kind"}
     # A kind that is described in several ways: the first that the entries are enough for.
-    form = next((form for form in _KINDS[kind] if form.required <= names), _KINDS[kind][-1])
-    if not form.required <= names <= form.required | form.optional:
-        needed, optional = (", ".join(sorted(part)) for part in (form.required, form.optional))
+    forms = [(build, *_entries_of(build)) for build in _KINDS[kind]]
+    form = next((form for form in forms if form[1] <= set(entries)), forms[-1])
+    build, required, optional = form
+    if not required <= set(entries) <= required | optional:
+        needed, more = (", ".join(sorted(part)) for part in (required, optional))
         raise InputError(
             f"a {kind} operator is described by {needed}"
-            + (f" and optionally {optional}" if optional else "")
-            + f", not by {', '.join(sorted(str(name)[:20] for name in names)[:8]) or 'nothing'}."
+            + (f" and optionally {more}" if more else "")
+            + f", not by {', '.join(sorted(str(name)[:20] for name in entries)[:8]) or 'nothing'}."
         )
-    entries = {name: config[name] for name in names}
     if "shape" in entries:
         budget.spend(pixels=math.prod(shape_of(entries["shape"])))
     if kind == "gaussian":
@@ -91,13 +94,23 @@ def _build(config: Any, device: torch.device, budget: _Budget) -> LinearOperator
         if not isinstance(entries["operators"], list):
             raise InputError("the operators of a stack are a list.")
         entries["operators"] = [_build(part, device, budget) for part in entries["operators"]]
-    return form.build(**entries).to(device)
+    return build(**entries).to(device)
 
 
-def _gaussian(dtype: Any = "float32", **entries: Any) -> LinearOperator:
+def _entries_of(build: Callable[..., LinearOperator]) -> tuple[set[str], set[str]]:
+    """The entries that a description must and may have: what ``build`` takes from it by name."""
+    parameters = inspect.signature(build).parameters.values()
+    named = [p for p in parameters if p.name != "device"]
+    required = {p.name for p in named if p.default is p.empty}
+    return required, {p.name for p in named} - required
+
+
+def _gaussian(
+    shape: Any, rows: Any, seed: Any, device: torch.device, dtype: Any = "float32"
+) -> LinearOperator:
     names = ("float32", "float16", "bfloat16", "float64")
     dtype = choice(dtype, "the dtype of a Gaussian matrix", names)
-    return GaussianMatrix(**entries, dtype=getattr(torch, dtype))
+    return GaussianMatrix(shape, rows, seed, getattr(torch, dtype), device)
 
 
 def _box(shape: Any, box: Any) -> LinearOperator:
@@ -106,41 +119,21 @@ def _box(shape: Any, box: Any) -> LinearOperator:
     return PixelMask.box(shape, *box)
 
 
-def _blur(kernel: Any, kernel_shape: Any, **entries: Any) -> LinearOperator:
-    kernel = decoded_kernel(kernel, kernel_shape, shape_of(entries["shape"], ndim=3))
-    return Blur(kernel=kernel, **entries)
+def _blur(shape: Any, kernel: Any, kernel_shape: Any, boundary: Any = "circular") -> LinearOperator:
+    return Blur(shape, decoded_kernel(kernel, kernel_shape, shape_of(shape, ndim=3)), boundary)
 
 
-class _Form(NamedTuple):
-    """One way to describe an operator: what builds it, and the names of its entries."""
-
-    build: Callable[..., LinearOperator]
-    required: set[str]
-    optional: set[str]
-
-
-def _form(build: Callable[..., LinearOperator], required: str, optional: str = "") -> _Form:
-    return _Form(build, set(required.split()), set(optional.split()))
-
-
-_KINDS = {
-    "gaussian": [_form(_gaussian, "shape rows seed", "dtype")],
-    "randomized": [_form(RandomizedTransform, "shape rows seed", "transform")],
-    "mask": [
-        _form(_box, "shape box"),
-        _form(PixelMask.from_bits, "shape bits channels_apart"),
-        _form(PixelMask, "shape fraction seed", "channels_apart"),
-    ],
-    "identity": [_form(Identity, "shape")],
-    "downsample": [_form(Downsample, "shape factor", "kernel")],
-    "blur": [
-        _form(Blur.gaussian, "shape size std", "boundary"),
-        _form(Blur.motion, "shape size intensity seed", "boundary"),
-        _form(_blur, "shape kernel kernel_shape", "boundary"),
-    ],
-    "grayscale": [_form(Grayscale, "shape")],
-    "channel_mix": [_form(ChannelMix, "shape matrix")],
-    "composed": [_form(Composed, "outer inner")],
-    "scaled": [_form(Scaled, "operator factor")],
-    "stacked": [_form(lambda operators: Stacked(*operators), "operators")],
+_KINDS: dict[str, list[Callable[..., LinearOperator]]] = {
+    "gaussian": [_gaussian],
+    "randomized": [RandomizedTransform],
+    "mask": [_box, PixelMask.from_bits, PixelMask],
+    "identity": [Identity],
+    "downsample": [Downsample],
+    "blur": [Blur.gaussian, Blur.motion, _blur],
+    "grayscale": [Grayscale],
+    "channel_mix": [ChannelMix],
+    "composed": [Composed],
+    "scaled": [Scaled],
+    "stacked": [lambda operators: Stacked(*operators)],
 }
+"""What builds each kind, from the entries of its description by name."""

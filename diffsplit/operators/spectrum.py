@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from diffsplit.operators.checks import check_batch
-from diffsplit.operators.tensors import Constants
+from diffsplit.operators.tensors import Constants, Map
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,40 +71,23 @@ class Spectrum(ABC):
     def analyze(self, x: Tensor) -> Tensor:
         """Vᵀ x: images ``(B, *shape_in)`` to coefficients ``(B, *shape)``, in the dtype of ``x``.
 
-        Raises:
-            InputError: ``x`` has another shape, or is not of floats.
+        This and the three below raise InputError for another shape, or for what is not of floats.
         """
-        check_batch(x, self.shape_in, "the decomposition takes images")
-        c = self._analyze(_work(x)).to(x.dtype)
+        c = _computed(self._analyze, x, self.shape_in, "images")
         return -c if self._negative else c
 
     def synthesize(self, c: Tensor) -> Tensor:
-        """V c, the inverse of `analyze`: ``(B, *shape)`` to ``(B, *shape_in)``.
-
-        Raises:
-            InputError: ``c`` has another shape, or is not of floats.
-        """
-        check_batch(c, self.shape, "the decomposition takes coefficients")
-        x = self._synthesize(_work(c)).to(c.dtype)
+        """V c, the inverse of `analyze`: ``(B, *shape)`` to ``(B, *shape_in)``."""
+        x = _computed(self._synthesize, c, self.shape, "coefficients")
         return -x if self._negative else x
 
     def analyze_measurement(self, y: Tensor) -> Tensor:
-        """Uᵀ y: ``(B, *shape_out)`` to ``(B, *shape)``, 0 where s = 0.
-
-        Raises:
-            InputError: ``y`` has another shape, or is not of floats.
-        """
-        check_batch(y, self.shape_out, "the decomposition takes measurements")
-        return self._analyze_measurement(_work(y)).to(y.dtype)
+        """Uᵀ y: ``(B, *shape_out)`` to ``(B, *shape)``, 0 where s = 0."""
+        return _computed(self._analyze_measurement, y, self.shape_out, "measurements")
 
     def synthesize_measurement(self, c: Tensor) -> Tensor:
-        """U c: ``(B, *shape)`` to ``(B, *shape_out)``; entries where s = 0 are ignored.
-
-        Raises:
-            InputError: ``c`` has another shape, or is not of floats.
-        """
-        check_batch(c, self.shape, "the decomposition takes coefficients")
-        return self._synthesize_measurement(_work(c)).to(c.dtype)
+        """U c: ``(B, *shape)`` to ``(B, *shape_out)``; entries where s = 0 are ignored."""
+        return _computed(self._synthesize_measurement, c, self.shape, "coefficients")
 
     def filter(self, x: Tensor, gains: Tensor) -> Tensor:
         """V diag(f) Vᵀ x: with f = s² this is AᵀA x.
@@ -159,8 +142,8 @@ class SelectedRows(Spectrum):
         shape_out: Sequence[int],
         rows: Tensor,
         gain: float,
-        analyze: Callable[[Tensor], Tensor] | None = None,
-        synthesize: Callable[[Tensor], Tensor] | None = None,
+        analyze: Map | None = None,
+        synthesize: Map | None = None,
     ) -> None:
         self.shape_in, self.shape_out = tuple(shape_in), tuple(shape_out)
         self.shape = (math.prod(shape_in),)
@@ -211,19 +194,22 @@ class MatrixSpectrum(Spectrum):
         self._constants = Constants(u=u * (s > 0), v=v)
 
     def _analyze(self, x: Tensor) -> Tensor:
-        return _transposed(self._constants.like("v", x), x.reshape(-1, *self.shape))
+        v = self._constants.like("v", x)
+        return torch.einsum("np,bnr->bpr", v, x.reshape(-1, *self.shape))
 
     def _synthesize(self, c: Tensor) -> Tensor:
-        return _times(self._constants.like("v", c), c).reshape(-1, *self.shape_in)
+        v = self._constants.like("v", c)
+        return torch.einsum("np,bpr->bnr", v, c).reshape(-1, *self.shape_in)
 
     def _analyze_measurement(self, y: Tensor) -> Tensor:
         u = self._constants.like("u", y)
-        c = _transposed(u, y.reshape(len(y), len(u), -1))
+        c = torch.einsum("mp,bmr->bpr", u, y.reshape(len(y), len(u), -1))
         return pad(c, (0, 0, 0, self._missing))
 
     def _synthesize_measurement(self, c: Tensor) -> Tensor:
         u = self._constants.like("u", c)
-        return _times(u, c[:, : u.shape[1]]).reshape(-1, *self.shape_out)
+        y = torch.einsum("mp,bpr->bmr", u, c[:, : u.shape[1]])
+        return y.reshape(-1, *self.shape_out)
 
 
 def without_rounding(s: Tensor) -> Tensor:
@@ -237,15 +223,7 @@ def is_scaled_identity(gram: Tensor, mean: float) -> bool:
     return bool(error.abs().max() <= _ROUNDING * mean)
 
 
-def _work(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def _times(matrix: Tensor, x: Tensor) -> Tensor:
-    """``(p, n)`` times each ``(n, r)`` of a batch."""
-    return torch.einsum("pn,bnr->bpr", matrix, x)
-
-
-def _transposed(matrix: Tensor, x: Tensor) -> Tensor:
-    """The transpose of ``(n, p)`` times each ``(n, r)`` of a batch."""
-    return torch.einsum("np,bnr->bpr", matrix, x)
+def _computed(hook: Map, x: Tensor, shape: Sequence[int], name: str) -> Tensor:
+    """``hook`` in float32 at least, of a batch that is checked to be of ``shape``."""
+    check_batch(x, shape, f"the decomposition takes {name}")
+    return hook(x if x.dtype == torch.float64 else x.float()).to(x.dtype)

@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Constants", "linear"]
+__all__ = ["Constants", "Map", "linear"]
 
-_Map = Callable[[Tensor], Tensor]
+Map = Callable[[Tensor], Tensor]
+
+"""A linear map of a batch."""
 
 
 class _Linear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, forward: _Map, backward: _Map) -> Tensor:
+    def forward(x: Tensor, forward: Map, backward: Map) -> Tensor:
         return forward(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, _Map, _Map], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Map, Map], output: Tensor) -> None:
         _, ctx.forward_map, ctx.backward_map = inputs
 
     @staticmethod
@@ -33,7 +35,7 @@ class _Linear(torch.autograd.Function):
         return linear(tangents[0], ctx.forward_map, ctx.backward_map)
 
 
-def linear(x: Tensor, forward: _Map, backward: _Map) -> Tensor:
+def linear(x: Tensor, forward: Map, backward: Map) -> Tensor:
     """``forward(x)``, differentiable any number of times, with ``backward`` as its transpose.
 
     Nothing is kept for the backward pass: what PyTorch would keep by itself includes every
@@ -59,11 +61,9 @@ class Constants:
         key = name, x.dtype, x.device
         if key not in self._converted:
             exact = self._exact[name]
-            dtype = torch.promote_types(x.dtype, torch.float32)
+            dtype = torch.promote_types(x.dtype.to_real(), torch.float32)
             if exact.is_complex():
                 dtype = dtype.to_complex()
-            elif dtype.is_complex:
-                dtype = dtype.to_real()
             with torch.inference_mode(False):  # else it could never meet a gradient later
                 self._converted[key] = exact.to(x.device, dtype)
         return self._converted[key]

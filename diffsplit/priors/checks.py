@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsplit.arguments import kind_of
 from diffsplit.errors import InputError
 
 __all__ = [
@@ -25,11 +26,7 @@ __all__ = [
 
 
 def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
-    """A noise level, given once or one per image, as ``(batch,)`` on the device of ``like``.
-
-    Raises:
-        InputError: it is no number, or a tensor of another shape.
-    """
+    """A noise level, given once or one per image, as ``(batch,)`` on the device of ``like``."""
     if isinstance(sigma, Tensor):
         sigma = sigma.to(dtype=like.dtype, device=like.device)
     else:  # filled in where it is needed: a copy would wait for the device
@@ -44,10 +41,9 @@ def per_image(sigma: float | Tensor, batch: int, like: Tensor) -> Tensor:
 def check_batch(x: Tensor, shape: Sequence[int]) -> None:
     """Raise InputError unless ``x`` is a floating-point tensor ``(B, *shape)``."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
-            f"a prior takes floating-point tensors on [-1, 1], not {kind}; images in bytes become "
-            "one with ds.images.from_uint8."
+            f"a prior takes floating-point tensors on [-1, 1], not {kind_of(x)}; images in bytes "
+            "become one with ds.images.from_uint8."
         )
     if tuple(x.shape[1:]) != tuple(shape) or x.ndim == 0:
         raise InputError(
@@ -69,11 +65,7 @@ def check_levels(sigma_min: float, sigma_max: float, **scales: float) -> None:
 
 
 def checked_number(name: str, value: Any) -> float:
-    """``value`` as a float that is not NaN.
-
-    Raises:
-        InputError: it is something else; the message calls it ``name``.
-    """
+    """``value`` as a float that is not NaN, or an InputError that calls it ``name``."""
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -84,11 +76,7 @@ def checked_number(name: str, value: Any) -> float:
 
 
 def checked_count(name: str, value: Any) -> int:
-    """``value`` as an integer of 1 or more.
-
-    Raises:
-        InputError: it is something else; the message calls it ``name``.
-    """
+    """``value`` as an integer of 1 or more, or an InputError that calls it ``name``."""
     try:
         count = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -101,11 +89,7 @@ def checked_count(name: str, value: Any) -> int:
 def checked_numbers(
     name: str, values: float | Sequence[float] | Tensor, shape: tuple[int, ...] | None = None
 ) -> Tensor:
-    """As a float64 tensor of finite numbers, broadcast to ``shape`` and flattened if there is one.
-
-    Raises:
-        InputError: that is not possible.
-    """
+    """Finite numbers as a float64 tensor, broadcast to ``shape`` and flattened if there is one."""
     try:
         result = torch.as_tensor(values, dtype=torch.float64)
         result = result if shape is None else result.expand(shape).flatten()
@@ -125,11 +109,7 @@ def as_levels(sigma: float | Tensor) -> Tensor:
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape as a tuple of positive integers.
-
-    Raises:
-        InputError: it is something else.
-    """
+    """A shape as a tuple of positive integers, or an InputError if it is something else."""
     try:
         result = tuple(checked_count("a size", n) for n in shape)
     except (TypeError, InputError):

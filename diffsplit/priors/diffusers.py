@@ -59,10 +59,8 @@ class DiffusersPrior(Denoiser):
                 f"prediction type {prediction!r} is not supported; one of {PREDICTIONS} is."
             )
         alphas = checked_numbers("noise schedule", alphas_cumprod).cpu()
-        inside = (
-            alphas.ndim == 1 and len(alphas) > 1 and bool(alphas[-1] > 0) and bool(alphas[0] < 1)
-        )
-        if not inside or not bool((alphas.diff() < 0).all()):
+        falls = alphas.ndim == 1 and len(alphas) > 1 and bool((alphas.diff() < 0).all())
+        if not falls or not (alphas[-1] > 0 and alphas[0] < 1):
             raise InputError(
                 "the noise schedule does not fall from below 1 to above 0; give the one that the "
                 "model was trained with."

@@ -87,10 +87,10 @@ def _checked_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] |
         return None
     try:
         low, high = (checked_number("a bound", value) for value in bounds)
-    except (TypeError, ValueError) as error:  # InputError among them
-        raise InputError(f"bounds are (low, high) or None, not {bounds!r:.40}.") from error
+    except (TypeError, ValueError):  # InputError among them
+        low = high = 0.0
     if low >= high:
-        raise InputError(f"bounds are (low, high) with low < high, not ({low}, {high}).")
+        raise InputError(f"bounds are (low, high) with low < high, or None, not {bounds!r:.40}.")
     return low, high
 
 

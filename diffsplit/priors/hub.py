@@ -6,8 +6,10 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffsplit.errors import InputError
+from diffsplit.priors.storage import first_line
 
 __all__ = ["snapshot"]
 
@@ -22,36 +24,28 @@ WEIGHTS = ["*diffusion_pytorch_model.safetensors", "*diffusion_pytorch_model-*.s
 def snapshot(name: str, check: Callable[[Path], None]) -> Path:
     """The folder that a model of the hub was downloaded to, now or earlier.
 
-    Where the hub does not answer, or HF_HUB_OFFLINE is set, an earlier download is used.
+    Where the hub does not answer, or HF_HUB_OFFLINE is set, an earlier download is used. Where
+    there is none, an InputError gives the reason.
 
     Args:
         name: ``organization/model``.
         check: is given the folder before the weights are downloaded, with all JSON files in it.
-
-    Raises:
-        InputError: there is neither an answer of the hub nor an earlier download, or ``check``
-            refuses the model.
     """
     from huggingface_hub import snapshot_download
 
     reason = _failure(name)
-    folder, patterns = "", DESCRIPTIONS
+    here: dict[str, Any] = {"local_files_only": reason is not None}
     try:
-        for patterns in (DESCRIPTIONS, DESCRIPTIONS + WEIGHTS):
-            folder = snapshot_download(
-                name, allow_patterns=patterns, local_files_only=reason is not None
-            )
-            if patterns is DESCRIPTIONS:
-                check(Path(folder))
+        check(Path(snapshot_download(name, allow_patterns=DESCRIPTIONS, **here)))
+        return Path(snapshot_download(name, allow_patterns=DESCRIPTIONS + WEIGHTS, **here))
     except InputError:
         raise
     except Exception as error:  # libraries of several versions raise errors of many kinds
-        reason = reason or f"the download failed: {_first_line(error)}"
+        reason = reason or f"the download failed: {first_line(error)}"
         raise InputError(
             f"{name}: neither a bundled prior nor an existing folder, and the model hub did not "
             f"give it ({reason}); check the name and the network, or give a downloaded folder."
         ) from error
-    return Path(folder)
 
 
 def _failure(name: str) -> str | None:
@@ -75,15 +69,11 @@ def _failure(name: str) -> str | None:
             HfApi().model_info(name, timeout=deadline)
             answers.append(None)
         except HfHubHTTPError as error:
-            answers.append(_first_line(error))
+            answers.append(first_line(error))
         except Exception as error:
-            answers.append(f"it could not be reached: {_first_line(error)}")
+            answers.append(f"it could not be reached: {first_line(error)}")
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(deadline)
     return answers[0] if answers else f"it could not be reached: no answer in {deadline:g} s"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

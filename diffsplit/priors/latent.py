@@ -124,10 +124,8 @@ class LatentPrior(LatentModel):
 
         factor = 2 ** (len(config.block_out_channels) - 1)
         shape = (config.in_channels, *(factor * side for side in latent.shape[1:]))
-        if scaling is None:
-            scaling = float(config.scaling_factor)
-        if shift is None:
-            shift = float(getattr(config, "shift_factor", None) or 0.0)
+        scaling = float(config.scaling_factor) if scaling is None else scaling
+        shift = float(getattr(config, "shift_factor", None) or 0.0) if shift is None else shift
         latent.bounds = None
         result = cls(shape, encode, decode, latent, scaling, shift, facts=facts)
         result.autoencoder = autoencoder
@@ -149,14 +147,9 @@ class LatentPrior(LatentModel):
                 "only a latent prior of an AutoencoderKL and an EDMPrior can be saved; a published "
                 "model is already a folder."
             )
-        config = {
-            "shape": list(self.shape),
-            "scaling": self.scaling,
-            "shift": self.shift,
-            "facts": self.facts,
-        }
         scale = {"scaling_factor": self.scaling, "shift_factor": self.shift}
-        with write_folder(folder, self.format, config) as temporary:
+        config = {"scaling": self.scaling, "shift": self.shift, "facts": self.facts}
+        with write_folder(folder, self.format, {"shape": list(self.shape), **config}) as temporary:
             save_part(self.autoencoder, temporary / "vae", half, **scale)
             self.latent.save(temporary / "latent", half)
 

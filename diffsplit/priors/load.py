@@ -30,7 +30,7 @@ from diffsplit.priors.published import (
     with_label,
 )
 from diffsplit.priors.residual import ResidualPrior
-from diffsplit.priors.storage import CONFIG_NAME, read_config
+from diffsplit.priors.storage import CONFIG_NAME, first_line, read_config
 
 __all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
 
@@ -48,14 +48,12 @@ HALF = (torch.bfloat16, torch.float16)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def _bundle() -> Path:
-    return Path(str(resources.files("diffsplit"))) / "assets" / "priors"
+BUNDLE = Path(str(resources.files("diffsplit"))) / "assets" / "priors"
 
 
 def bundled_priors() -> list[str]:
     """Names of the priors that come with the package."""
-    folder = _bundle()
-    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    return sorted(p.name for p in BUNDLE.iterdir() if p.is_dir()) if BUNDLE.is_dir() else []
 
 
 @torch.inference_mode(False)  # weights that are read in inference mode never get a gradient
@@ -102,15 +100,15 @@ def load_prior(
         prior = _load_named(name, place or torch.device("cpu"), class_label, shape)
     else:
         prior = _assembled(parts_in_memory(source), class_label)
-    if shape is not None:
-        _check_shape(prior.shape, shape)
+    _check_shape(prior.shape, shape)
     if dtype is not None:
         _set_precision(prior, dtype)
     return prior if place is None else prior.to(place)
 
 
-def _check_shape(known: Sequence[int], wanted: Sequence[int]) -> None:
-    if tuple(known) != tuple(wanted):
+def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> None:
+    """Raise InputError unless the two shapes agree, or one of them is not given."""
+    if known is not None and wanted is not None and tuple(known) != tuple(wanted):
         raise InputError(
             f"the prior knows images of shape {tuple(known)}, and {tuple(wanted)} is wanted; load "
             "a prior of that size."
@@ -127,11 +125,7 @@ def _set_precision(prior: Prior, dtype: torch.dtype) -> None:
 
 
 def load_kind(kind: type[P], source: Any, device: str | torch.device | None = None) -> P:
-    """`load_prior` where only one kind of model, or one class, will do.
-
-    Raises:
-        InputError: see `load_prior`, or the prior is of another kind.
-    """
+    """`load_prior` where only one kind of model, or one class, will do; else an InputError."""
     prior = load_prior(source, device=device)
     if not isinstance(prior, kind):
         raise InputError(
@@ -142,15 +136,12 @@ def load_kind(kind: type[P], source: Any, device: str | torch.device | None = No
 
 
 def _load_named(
-    name: str | bytes,
-    device: torch.device,
-    class_label: int | None,
-    shape: Sequence[int] | None,
+    name: str | bytes, device: torch.device, class_label: int | None, shape: Sequence[int] | None
 ) -> Prior:
     name = os.fsdecode(name)
     folder = Path(name)
     if name in bundled_priors() and not os.path.isfile(folder / CONFIG_NAME):  # noqa: PTH113
-        folder = _bundle() / name
+        folder = BUNDLE / name
     if not name or not os.path.isdir(folder):  # noqa: PTH112 (a path may be too long for pathlib)
         if not HUB_ID.fullmatch(name):
             raise InputError(
@@ -168,17 +159,11 @@ def _load_named(
 def _check_known(folder: Path, shape: Sequence[int] | None) -> None:
     if not (folder / CONFIG_NAME).is_file():
         check_kinds(folder)
-        known = announced_shape(folder)
-        if shape is not None and known is not None:
-            _check_shape(known, shape)
+        _check_shape(announced_shape(folder), shape)
 
 
 def _assembled(parts: Parts, class_label: int | None) -> Prior:
-    """The prior of the kind that these parts make.
-
-    Raises:
-        InputError: they do not belong together, or their configuration makes no sense.
-    """
+    """The prior of the kind that these parts make, or an InputError if they make none."""
     try:
         unet, scheduler = with_label(parts.unet, class_label), parts.scheduler
         if parts.autoencoder is not None:
@@ -191,5 +176,4 @@ def _assembled(parts: Parts, class_label: int | None) -> Prior:
     except MissingDependencyError:
         raise
     except Exception as error:  # a stranger's configuration may break a constructor in any way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"{parts.name}: {reason}.") from error
+        raise InputError(f"{parts.name}: {first_line(error)}.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.storage import diffusers_class, load_part
+from diffsplit.priors.storage import diffusers_class, load_part, read_json
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DModel, VQModel
@@ -34,12 +33,10 @@ AUTOENCODERS = {"vae": "AutoencoderKL", "vqvae": "VQModel"}
 
 @dataclass(frozen=True)
 class Parts:
-    """What a pipeline is made of.
+    """What a pipeline is made of; its ``name`` is for messages.
 
     Attributes:
-        name: of the whole, for messages.
-        unet: the network.
-        scheduler: its noise schedule, as diffusers writes it; empty where there is none.
+        scheduler: the noise schedule, as diffusers writes it; empty where there is none.
         autoencoder: of a latent model, else None.
     """
 
@@ -52,10 +49,9 @@ class Parts:
 def check_kinds(folder: Path) -> dict[str, str]:
     """The class of each network in a folder, by its subfolder ("" for the folder itself).
 
-    Raises:
-        InputError: there is no network, or one of a kind that no prior is made of.
+    Where there is no network, or one of a kind that no prior is made of, an InputError says so.
     """
-    places = ["unet" if (folder / "unet").is_dir() else "", *AUTOENCODERS]
+    places = [_place(folder), *AUTOENCODERS]
     configs = {place: _read(folder / place / "config.json") for place in places}
     kinds = {place: str(c.get("_class_name", NETWORK)) for place, c in configs.items() if c}
     for place, kind in kinds.items():
@@ -73,13 +69,8 @@ def check_kinds(folder: Path) -> dict[str, str]:
 
 
 def announced_shape(folder: Path) -> tuple[int, int, int] | None:
-    """Shape of the images that a model in a folder is for, by its configurations alone.
-
-    Returns:
-        ``(C, H, W)``, or None where they do not tell.
-    """
-    place = "unet" if (folder / "unet").is_dir() else ""
-    network, factor = _read(folder / place / "config.json"), 1
+    """``(C, H, W)`` of the images that a model is for; None where its configurations do not say."""
+    network, factor = _read(folder / _place(folder) / "config.json"), 1
     channels, size = network.get("in_channels"), network.get("sample_size")
     for part in AUTOENCODERS:
         autoencoder = _read(folder / part / "config.json")
@@ -92,11 +83,7 @@ def announced_shape(folder: Path) -> tuple[int, int, int] | None:
 
 
 def read_parts(folder: Path, device: str | torch.device) -> Parts:
-    """The parts of a pipeline (``unet/``, ``scheduler/``, ``vae/`` or ``vqvae/``) or bare network.
-
-    Raises:
-        InputError: see `check_kinds`, or a part is not readable.
-    """
+    """The parts of a pipeline (``unet/``, ``scheduler/``, ``vae/``, ``vqvae/``) or bare network."""
     kinds = check_kinds(folder)
     (place, kind), *others = kinds.items()
     inner = folder / "scheduler" if place else folder
@@ -105,26 +92,20 @@ def read_parts(folder: Path, device: str | torch.device) -> Parts:
     return Parts(str(folder), unet, _read(inner / "scheduler_config.json"), autoencoder)
 
 
+def _place(folder: Path) -> str:
+    """The subfolder of the network."""
+    return "unet" if (folder / "unet").is_dir() else ""
+
+
 def _read(file: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is no file."""
-    if not file.is_file():
-        return {}
-    try:
-        config = json.loads(file.read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise TypeError("no JSON object")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file}: not readable ({error}); download the model again.") from error
-    return config
+    return read_json(file, "not readable", "download the model again") if file.is_file() else {}
 
 
 def parts_in_memory(source: Any) -> Parts:
-    """The parts of a pipeline, or of a pair ``(network, scheduler)``.
+    """The parts of a pipeline, or of a pair ``(network, scheduler)``; else an InputError.
 
     The networks are set to evaluate (no dropout); their weights are left alone.
-
-    Raises:
-        InputError: it is something else, or a part is of a kind that no prior is made of.
     """
     if isinstance(source, tuple | list) and len(source) == 2:
         (unet, scheduler), autoencoder = source, None
@@ -139,12 +120,9 @@ def parts_in_memory(source: Any) -> Parts:
                 "wrap any other model with ds.priors.from_callable."
             )
     config = getattr(scheduler, "config", None)
-    known = tuple(diffusers_class(kind) for kind in AUTOENCODERS.values())
-    if (
-        not isinstance(getattr(unet, "_orig_mod", unet), diffusers_class(NETWORK))  # if compiled
-        or not isinstance(config, Mapping)
-        or not isinstance(autoencoder, (*known, type(None)))
-    ):
+    known = *map(diffusers_class, AUTOENCODERS.values()), type(None)
+    is_network = isinstance(getattr(unet, "_orig_mod", unet), diffusers_class(NETWORK))  # compiled
+    if not (is_network and isinstance(config, Mapping) and isinstance(autoencoder, known)):
         found = [type(part).__name__ for part in (unet, scheduler, autoencoder) if part is not None]
         raise InputError(
             f"a prior is made of a {NETWORK} and its scheduler, and of an AutoencoderKL or a "
@@ -160,12 +138,7 @@ def parts_in_memory(source: Any) -> Parts:
 
 
 class LabeledUNet(torch.nn.Module):
-    """A class-conditional `UNet2DModel` of which every evaluation gets the same class.
-
-    Args:
-        unet: the network.
-        label: index of the class.
-    """
+    """A class-conditional `UNet2DModel` of which every evaluation gets the class ``label``."""
 
     def __init__(self, unet: UNet2DModel, label: int) -> None:
         super().__init__()
@@ -184,11 +157,7 @@ class LabeledUNet(torch.nn.Module):
 
 
 def with_label(unet: UNet2DModel, label: int | None) -> UNet2DModel:
-    """The network with its class chosen, or itself where it knows no classes.
-
-    Raises:
-        InputError: a class is missing, superfluous, or out of range.
-    """
+    """The network with its class chosen, or itself where it knows no classes."""
     conditional = unet.class_embedding is not None
     classes = unet.config.num_class_embeds
     if conditional and label is None:

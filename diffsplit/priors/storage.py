@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffsplit.arguments import are_counts
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.io.files import atomic_folder
@@ -20,9 +21,11 @@ __all__ = [
     "CONFIG_NAME",
     "described",
     "diffusers_class",
+    "first_line",
     "image_sides",
     "load_part",
     "read_config",
+    "read_json",
     "read_tensors",
     "save_part",
     "save_tensors",
@@ -39,41 +42,41 @@ LOADING: dict[str, Any] = {
 """How the weights of every model are read."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The JSON object in ``prior.json`` in a folder.
-
-    Raises:
-        InputError: there is no such file, or it holds something else.
-    """
+def read_json(file: Path, fault: str, advice: str) -> dict[str, Any]:
+    """The JSON object in a file, or an InputError with the ``fault`` and the ``advice``."""
     try:
-        config = json.loads((folder / CONFIG_NAME).read_text("utf-8"))
+        config = json.loads(file.read_text("utf-8"))
         if not isinstance(config, dict):
             raise TypeError("no JSON object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{folder / CONFIG_NAME}: not a readable prior description ({error}); "
-            "give a folder written by `diffsplit train` or `diffsplit distill`."
-        ) from error
+        raise InputError(f"{file}: {fault} ({error}); {advice}.") from error
     return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The JSON object in ``prior.json`` in a folder."""
+    writers = "give a folder written by `diffsplit train` or `diffsplit distill`"
+    return read_json(folder / CONFIG_NAME, "not a readable prior description", writers)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @contextmanager
 def described(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """The description of a prior of that kind; what it lacks is told in one sentence.
+    """The description of a prior in the format ``kind``, for a ``with`` block that reads it.
 
-    Args:
-        kind: the name of the format.
-
-    Raises:
-        InputError: unreadable, of another format or version, or incomplete: a key that the block
-            asks for is missing, or its value makes no sense.
+    An InputError says that it is unreadable, of another format or version, or incomplete: a key
+    that the block asks for is missing, or its value makes no sense.
     """
     config = read_config(folder)
-    if config.get("format") != kind or config.get("version") != VERSION:
+    found, version = config.get("format"), config.get("version")
+    if found != kind or version != VERSION:
         raise InputError(
-            f"{folder}: format {config.get('format')!r:.40} version "
-            f"{config.get('version')!r:.20}; "
-            f"this version reads {kind!r} version {VERSION}; update diffsplit or train again."
+            f"{folder}: format {found!r:.40} version {version!r:.20}; this version reads {kind!r} "
+            f"version {VERSION}; update diffsplit or train again."
         )
     try:
         yield config
@@ -91,8 +94,7 @@ def described(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
 def write_folder(folder: Path, kind: str, config: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder for the models; an earlier prior is replaced when all is complete.
 
-    Args:
-        config: what `described` should give back.
+    `described` gives ``config`` back.
     """
     whole = {"format": kind, "version": VERSION, **config}
     with atomic_folder(folder, last=CONFIG_NAME) as temporary:
@@ -101,11 +103,9 @@ def write_folder(folder: Path, kind: str, config: dict[str, Any]) -> Iterator[Pa
 
 
 def diffusers_class(name: str) -> Any:
-    """A class of diffusers.
+    """A class of diffusers, or a MissingDependencyError where diffusers cannot be imported.
 
-    Raises:
-        MissingDependencyError: diffusers cannot be imported, as happens where an optional library
-            of its own, such as torchvision, was built for another PyTorch.
+    That happens where an optional library of it, such as torchvision, fits another PyTorch.
     """
     import diffusers
 
@@ -124,45 +124,33 @@ def load_part(kind: str, folder: Path, part: str, device: str | torch.device) ->
     Args:
         kind: its class in diffusers.
         part: its subfolder; "" for the folder itself.
-
-    Raises:
-        InputError: the weights are not there, or not readable.
-        MissingDependencyError: see `diffusers_class`.
     """
     model_class = diffusers_class(kind)
     try:
         model = model_class.from_pretrained(str(folder), subfolder=part or None, **LOADING)
     except Exception as error:  # a stranger's configuration may break a constructor in any way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{folder / part}: no readable {kind} ({reason}); give a folder in the diffusers "
-            "layout with safetensors weights."
+            f"{folder / part}: no readable {kind} ({first_line(error)}); give a folder in the "
+            "diffusers layout with safetensors weights."
         ) from error
     return model.eval().requires_grad_(False).to(checked_device(device))
 
 
 def image_sides(unet: Any) -> tuple[int, int]:
-    """Height and width of what a network was trained on.
-
-    Raises:
-        InputError: it is no diffusers network, or its configuration does not name them.
-    """
+    """Height and width of what a diffusers network was trained on, by its configuration."""
     if not hasattr(getattr(unet, "config", None), "sample_size"):
         raise InputError(
             f"the network is a {type(unet).__name__}; give a UNet2DModel of diffusers, or wrap "
             "another with ds.priors.from_callable."
         )
     size = unet.config.sample_size
-    sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, list | tuple) or [type(n) for n in sides] != [int, int]:
-        sides = [0, 0]
-    height, width = sides
-    if min(height, width) < 1:
+    sides = size if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not are_counts(*sides):
         raise InputError(
             f"the network's config.json gives {size!r:.40} as the size of its images; set "
             "sample_size to the side that it was trained on."
         )
-    return height, width
+    return sides[0], sides[1]
 
 
 def save_part(model: Any, folder: Path, half: bool, **config: Any) -> None:

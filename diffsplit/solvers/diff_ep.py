@@ -33,7 +33,8 @@ class DiffEP(SamplingSolver):
     It runs `MessagePassing` or `Renoising`, whichever suits the operator.
     Where messages pass, the result knows how good it is: ``predicted_error`` is the mean squared
     error per entry that the exchange found, image by image, and ``converged`` says where it did not
-    settle. Renoising does not know its error: ``predicted_error`` is None.
+    settle. Renoising knows its error by the variance of its samples: ``predicted_error`` is None
+    unless two or more are drawn.
 
     Attributes:
         levels: denoiser evaluations of a renoising walk, see `Renoising`.

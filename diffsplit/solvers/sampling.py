@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -80,8 +79,6 @@ class SamplingSolver(Solver):
         std = None
         if found.samples is not None and len(found.samples) > 1:
             std = calibrated_std(found.samples, found.predicted_error, rounding(prior.bounds))
-            if self.output == "sample" and found.predicted_error is None:
-                std = math.sqrt(2) * std  # as far is a sample from the truth
         return replace(found, std=std, interval_factor=self.interval_factor, bounds=prior.bounds)
 
     @property

@@ -57,22 +57,13 @@ class AutoencoderConfig(RunConfig):
         }
 
     @property
-    def latent_size(self) -> int:
-        """Side of the latents."""
-        return self.size // self.factor
-
-    @property
     def factor(self) -> int:
         """Side of an image over that of its latents."""
         return int(2 ** (len(self.channels) - 1))
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
-    """The network, with random weights.
-
-    Raises:
-        InputError: the size is not divisible by the factor between image and latents.
-    """
+    """The network, with random weights, if the factor between image and latents fits the size."""
     from diffusers import AutoencoderKL
 
     levels = len(config.channels)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.io.images import from_uint8
+from diffsplit.priors.base import Denoiser
 from diffsplit.priors.consistency import ConsistencyPrior
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
@@ -30,21 +31,21 @@ NEAREST = (
 
 def _what_changed(changes: list[dict[str, Any]]) -> str:
     """One line for each resumption with other options; empty if there was none."""
-    rows = [
-        f"- after {change['images_seen']} images: "
-        + ", ".join(f"{name} {old} → {new}" for name, (old, new) in change["options"].items())
-        for change in changes
-    ]
-    return "\n".join(["", "Changed on the way:", "", *rows, ""]) if rows else ""
+    rows = ""
+    for change in changes:
+        options = (f"{name} {old} → {new}" for name, (old, new) in change["options"].items())
+        rows += f"- after {change['images_seen']} images: {', '.join(options)}\n"
+    return f"\nChanged on the way:\n\n{rows}" if rows else ""
 
 
-def _table(left: str, right: str, rows: Sequence[tuple[float, float]]) -> str:
-    lines = [f"| {left} | {right} |", "|---|---|", *(f"| {a:.3g} | {b:.4g} |" for a, b in rows)]
-    return "\n".join(lines)
+def _table(what: str, levels: Sequence[float], values: Sequence[float]) -> str:
+    rows = [f"| {a:.3g} | {b:.4g} |" for a, b in zip(levels, values, strict=True)]
+    return "\n".join([f"| σ | {what} |", "|---|---|", *rows])
 
 
-def _curve_table(curve: ErrorCurve | None) -> str:
-    return _table("σ", "v(σ)", list(zip(curve.sigma, curve.mse, strict=True)) if curve else [])
+def _curve_table(prior: Denoiser) -> str:
+    curve = prior.curve if isinstance(prior.curve, ErrorCurve) else None
+    return _table("v(σ)", curve.sigma if curve else (), curve.mse if curve else ())
 
 
 def _card(facts: dict[str, Any], what: str, how: str, measured: str, samples: str) -> str:
@@ -52,21 +53,16 @@ def _card(facts: dict[str, Any], what: str, how: str, measured: str, samples: st
 
     Args:
         facts: of the prior; ``name``, ``license`` and the recipe find their places.
-        what: what the prior is.
-        how: the method of training.
-        measured: the section on quality.
-        samples: what ``samples.png`` shows.
+        what, how: what the prior is, and how it was trained.
+        measured, samples: its quality, and what ``samples.png`` shows.
     """
     facts = dict(facts)
     license = str(facts.pop("license", "that of the training images"))
     recipes = {key: facts.pop(key) for key in list(facts) if key.endswith("recipe")}
     changes = _what_changed(facts.pop("recipe_changes", []))
     title = str(facts.pop("name", "diffsplit prior"))
-    lines = "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in facts.items())
-    settings = "\n\n".join(
-        "\n".join(f"- {key}: {value}" for key, value in recipe.items())
-        for recipe in recipes.values()
-    )
+    lines = _list({key.replace("_", " "): value for key, value in facts.items()})
+    settings = "\n\n".join(map(_list, recipes.values()))
     return f"""---
 license: {json.dumps(license, ensure_ascii=False)}
 library_name: diffsplit
@@ -103,7 +99,6 @@ def denoiser_card(prior: PatchedDenoiser, nearest: list[float]) -> str:
     """What the prior is, what it was trained on and how, and how wrong it is.
 
     Args:
-        prior: with its error curve and facts.
         nearest: root-mean-square distance of each pictured sample to its nearest training image.
     """
     network = "an EDM-preconditioned `UNet2DModel` of"
@@ -112,32 +107,25 @@ def denoiser_card(prior: PatchedDenoiser, nearest: list[float]) -> str:
             "the best linear denoiser of a Gaussian\nin the cosine domain (`gaussian/`) and, on "
             "top of it, a `UNet2DModel` of"
         )
-    flips = _variation(prior.facts)
+    varied = "horizontal flips, augmentation" if _augmented(prior.facts) else "horizontal flips"
     return _card(
         prior.facts,
         f"A denoiser D(x, σ) for {_sizes(prior.shape)} images on [-1, 1] and noise levels "
         f"from\n{prior.sigma_min:g} to {prior.sigma_max:g}: {network} diffusers "
-        f"with\n{_parameters(prior.unet):,} parameters, stored in half precision.",
-        f"Muon for kernels, AdamW for the rest, bf16, averaged weights, {flips}.",
+        f"with\n{prior.unet.num_parameters():,} parameters, stored in half precision.",
+        f"Muon for kernels, AdamW for the rest, bf16, averaged weights, {varied}.",
         "v(σ), the mean squared error per entry on [-1, 1] over held-out images, output "
-        "clipped:\n\n" + _curve_table(prior.curve),
+        "clipped:\n\n" + _curve_table(prior),
         f"unconditional samples (50 evaluations) {NEAREST}: {_listed(nearest)}.",
     )
 
 
-def _variation(facts: dict[str, Any]) -> str:
-    """How the training images were varied."""
-    if facts.get("recipe", {}).get("augment"):
-        return "horizontal flips, augmentation"
-    return "horizontal flips"
+def _augmented(facts: dict[str, Any]) -> bool:
+    return bool(facts.get("recipe", {}).get("augment"))
 
 
 def gaussian_card(prior: GaussianSpectrum, measured: ErrorCurve) -> str:
-    """The same for a Gaussian in the cosine domain.
-
-    Args:
-        measured: its error on held-out images.
-    """
+    """The same for a Gaussian in the cosine domain, with its error on held-out images."""
     predicted = prior.error(torch.tensor(measured.sigma)).tolist()
     rows = zip(measured.sigma, measured.mse, predicted, strict=True)
     lines = [f"| {a:.3g} | {b:.4g} | {c:.4g} |" for a, b, c in rows]
@@ -153,13 +141,10 @@ def gaussian_card(prior: GaussianSpectrum, measured: ErrorCurve) -> str:
     )
 
 
-def latent_card(
-    prior: LatentPrior, curve: ErrorCurve | None, nearest: list[float], psnr: float
-) -> str:
-    """The same for an autoencoder and a denoiser of its latents.
+def latent_card(prior: LatentPrior, nearest: list[float], psnr: float) -> str:
+    """The same for an autoencoder and a denoiser of its latents, with the denoiser's error.
 
     Args:
-        curve: the denoiser's error.
         psnr: of held-out images after encoding and decoding, in dB.
     """
     facts = prior.describe()
@@ -174,7 +159,7 @@ def latent_card(
         "on\nits latents. Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal "
         "flips.",
         f"Held-out images keep {psnr:.1f} dB PSNR when encoded and decoded. v(σ), the denoiser's "
-        "mean\nsquared error per entry of their scaled latents:\n\n" + _curve_table(curve),
+        "mean\nsquared error per entry of their scaled latents:\n\n" + _curve_table(prior.latent),
         f"unconditional samples (50 evaluations), decoded, {NEAREST}: {_listed(nearest)}.",
     )
 
@@ -192,15 +177,19 @@ def consistency_card(
         prior.facts,
         f"A consistency model for {_sizes(prior.shape)} images on [-1, 1]: one evaluation leads "
         f"from any noise\nlevel from {prior.sigma_min:g} to {prior.sigma_max:g} to a clean image. "
-        f"A `UNet2DModel` of diffusers with\n{_parameters(prior.unet):,} parameters, stored in "
-        "half precision.",
+        f"A `UNet2DModel` of diffusers with\n{prior.unet.num_parameters():,} parameters, "
+        "stored in half precision.",
         "Distilled from a denoiser: the student learns where the denoiser's probability-flow "
         "trajectory\nends, from every point on it. Muon for kernels, AdamW for the rest, bf16, "
         "averaged weights.",
         "Root-mean-square distance per entry on [-1, 1] to the end of the denoiser's own "
-        "trajectory:\n\n" + _table("σ", "distance", list(zip(levels, errors, strict=True))),
+        "trajectory:\n\n" + _table("distance", levels, errors),
         "from pure noise, by row: one evaluation, two evaluations, and the denoiser's trajectory.",
     )
+
+
+def _list(values: dict[str, Any]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in values.items())
 
 
 def _sizes(shape: Sequence[int]) -> str:
@@ -209,10 +198,6 @@ def _sizes(shape: Sequence[int]) -> str:
 
 def _listed(numbers: Sequence[float]) -> str:
     return ", ".join(f"{d:.2f}" for d in numbers)
-
-
-def _parameters(module: Any) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def nearest_images(pictures: Tensor, train: Pictures) -> tuple[Tensor, list[float]]:

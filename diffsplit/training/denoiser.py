@@ -21,7 +21,6 @@ from torch import Tensor
 
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.plots import image_grid
-from diffsplit.priors.base import Denoiser
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
@@ -40,7 +39,6 @@ __all__ = [
     "WATCHED_SIGMAS",
     "DenoiserRun",
     "draw_sigma",
-    "drawn_samples",
     "flipped_at_random",
     "recalled_gaussian",
     "statistics",
@@ -226,7 +224,7 @@ class DenoiserRun(Run):
 
     def samples(self, count: int, steps: int, seed: int = 2) -> Tensor:
         """Unconditional samples ``(count, C, H, W)`` on [-1, 1]."""
-        return drawn_samples(self.prior, count, steps, seed)
+        return sample(self.prior, count, steps, torch.Generator().manual_seed(seed))
 
     def write(self, out: Path) -> None:
         self.prior.facts = self.card_facts()
@@ -247,11 +245,6 @@ class DenoiserRun(Run):
     def measure_curve(self) -> None:
         """Give the prior its error curve, on all validation images."""
         self.prior.curve = self.error(log_grid(self.recipe.sigma_min, self.recipe.sigma_max, 25))
-
-
-def drawn_samples(prior: Denoiser, count: int, steps: int, seed: int) -> Tensor:
-    """Unconditional samples of a prior ``(count, *shape)``, always the same."""
-    return sample(prior, count, steps, torch.Generator().manual_seed(seed))
 
 
 def denoising_loss(prior: PatchedDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.io.files import atomic_write
-from diffsplit.io.images import from_uint8, load_images, save_image
+from diffsplit.io.images import from_uint8, load_images
 from diffsplit.noise import randn_like
 from diffsplit.plots import image_grid
 from diffsplit.priors.base import Denoiser
@@ -34,6 +33,7 @@ from diffsplit.training.config import RunConfig, multiples_of_16
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
 from diffsplit.training.pictures import Pictures, load_pictures
 from diffsplit.training.run import Run, fingerprint, seeded_weights, started
+from diffsplit.training.train import write_card
 from diffsplit.training.trajectories import Trajectories, trajectory_end
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class ConsistencyRun(Run):
             student = ConsistencyPrior.untrained(
                 teacher, config.channels, config.patch, config.sigma_max
             )
-        self.prior = student
+        self.prior, self.teacher = student, teacher
         config = replace(  # the network and the levels that the teacher sets
             config,
             channels=tuple(student.unet.config.block_out_channels),
@@ -119,8 +119,8 @@ class ConsistencyRun(Run):
         )
         given = torch.zeros(0, dtype=torch.uint8) if images is None else images
         super().__init__(config, self.prior.unet, given, accelerator)
-        self.teacher, self.held_out = teacher, held_out.to(teacher.device)
-        low, high = self.prior.sigma_min, self.prior.sigma_max
+        self.held_out = held_out.to(teacher.device)
+        low, high = student.sigma_min, student.sigma_max
         self.levels = [*(sigma for sigma in WATCHED_SIGMAS if sigma < high), high]
         self.watched = tuple(f"σ = {sigma:g}" for sigma in self.levels)
         with accelerator.autocast():
@@ -158,10 +158,9 @@ class ConsistencyRun(Run):
         x = top * randn_like(
             torch.empty((8, *self.prior.shape), device=self.prior.device), generator
         )
-        rows = [
-            multistep(self.prior, x, levels, generator) for levels in ([top], [top, SECOND_SIGMA])
-        ]
-        return image_grid(torch.cat([*rows, self._end(x, top)]), columns=8)
+        once = multistep(self.prior, x, [top], generator)
+        twice = multistep(self.prior, x, [top, SECOND_SIGMA], generator)
+        return image_grid(torch.cat([once, twice, self._end(x, top)]), columns=8)
 
     def write(self, out: Path) -> None:
         self.prior.facts = self.card_facts()
@@ -214,21 +213,16 @@ def distill(
     """
     folder = out / "training"
     accelerator = accelerated(cpu)
-    state, _ = opened(out, folder / CHECKPOINT, config, resume)
+    state = opened(out, folder / CHECKPOINT, config, resume)
     model: Denoiser = load_kind(Denoiser, teacher, accelerator.device)  # type: ignore[type-abstract]
     images, held_out = _data(model, config, data, validation)
     run = ConsistencyRun(config, model, images, held_out, accelerator)
     run.facts |= {"distilled_from": _name(model, teacher)}
     if data is not None:
         run.facts |= {"trained_on": data.name}
-    if state is not None:
-        run.restore(state, folder / CHECKPOINT)
-    run.facts |= facts or {}
-    fit(run, out, folder, "distillation")
+    fit(run, out, folder, "distillation", state, facts)
     run.write(out)
-    save_image(run.pictures().clamp(-1, 1), out / "samples.png")
-    with atomic_write(out / "README.md") as temporary:
-        temporary.write_text(consistency_card(run.prior, run.levels, run.errors()), "utf-8")
+    write_card(out, consistency_card(run.prior, run.levels, run.errors()), run.pictures())
     return ConsistencyPrior.load(out)
 
 
@@ -248,14 +242,10 @@ def _data(
 ) -> tuple[Pictures | None, Tensor]:
     """Training images in bytes, if any, and a few clean ones on [-1, 1] to measure with."""
     size = model.shape[-1]
-    images: Pictures | None = None
-    held_out: Tensor | None = None
-    if data is not None:
-        images = load_pictures(data, size)
-        if validation is None:
-            images, held_out = split(images, config)
+    images = None if data is None else load_pictures(data, size)
     if validation is not None:
-        held_out = load_images(validation, size, limit=HELD_OUT)
-    if held_out is not None:
+        return images, from_uint8(load_images(validation, size, limit=HELD_OUT))
+    if images is not None:
+        images, held_out = split(images, config)
         return images, from_uint8(held_out[:HELD_OUT])
-    return images, sample(model, HELD_OUT, REFERENCE_STEPS, torch.Generator().manual_seed(1)).cpu()
+    return None, sample(model, HELD_OUT, REFERENCE_STEPS, torch.Generator().manual_seed(1)).cpu()

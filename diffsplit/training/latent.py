@@ -15,13 +15,13 @@ from diffsplit.io.images import from_uint8
 from diffsplit.metrics import psnr
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
-from diffsplit.training.card import latent_card, nearest_images
+from diffsplit.training.card import latent_card
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened
 from diffsplit.training.pictures import Pictures, batches
 from diffsplit.training.run import read_checkpoint, started
-from diffsplit.training.train import load_data, write_card
+from diffsplit.training.train import finish, load_data
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,9 +59,7 @@ class LatentDenoiserRun(DenoiserRun):
     """Training of the denoiser of latents ``(N, C, H, W)``, mirror images among them.
 
     Args:
-        config, accelerator: see `DenoiserRun`.
         latents, held_out: scaled, for training and validation.
-        autoencoder: what encoded them.
         moments: their scaling and shift.
         images: that the latents are of.
     """
@@ -78,12 +76,13 @@ class LatentDenoiserRun(DenoiserRun):
     ) -> None:
         super().__init__(config, latents, held_out, accelerator, origin=images)
         self.prior.bounds = None  # latents have none
-        self.autoencoder, (self.scaling, self.shift) = autoencoder, moments
+        self.autoencoder, self.moments = autoencoder, moments
 
     @property
     def whole(self) -> LatentPrior:
-        """The prior of images."""
-        return LatentPrior.from_models(self.autoencoder, self.prior, self.scaling, self.shift)
+        """The prior of images, with what its model card says."""
+        facts = self.card_facts()
+        return LatentPrior.from_models(self.autoencoder, self.prior, *self.moments, facts)
 
     def clean(self) -> Tensor:
         index = torch.randint(len(self.images), (self.config.batch,), generator=self.generator)
@@ -95,9 +94,7 @@ class LatentDenoiserRun(DenoiserRun):
         return whole.clip(whole.decode(super().samples(count, steps, seed)))
 
     def write(self, out: Path) -> None:
-        whole = self.whole
-        whole.facts = self.card_facts()
-        whole.save(out)
+        self.whole.save(out)
 
 
 def _check_form(config: TrainConfig) -> None:
@@ -108,7 +105,7 @@ def _check_form(config: TrainConfig) -> None:
 
 
 def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
-    """Both networks halve the image; better told before the first is trained."""
+    """Raise InputError unless both networks can halve the image."""
     factor = autoencoder.factor * config.patch * 2 ** (len(config.channels) - 1)
     if autoencoder.size % factor:
         raise InputError(
@@ -121,13 +118,9 @@ def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
 def _encoded(model: AutoencoderKL, images: Pictures, mirrored: bool = False) -> Tensor:
     """Unscaled latents of images in bytes, or of their mirror images, on the CPU."""
     device = next(model.parameters()).device
-    at_once = max(1, ENCODED // math.prod(images.shape[1:]))
-    return torch.cat(
-        [
-            model.encode((x.flip(3) if mirrored else x).to(device)).latent_dist.mode().cpu()
-            for x in batches(images, at_once)
-        ]
-    )
+    parts = batches(images, max(1, ENCODED // math.prod(images.shape[1:])))
+    codes = (model.encode((x.flip(3) if mirrored else x).to(device)) for x in parts)
+    return torch.cat([code.latent_dist.mode().cpu() for code in codes])
 
 
 def train_latent(
@@ -156,10 +149,11 @@ def train_latent(
     """
     first, second = _folders(out)
     accelerator = accelerated(cpu)
-    state, changed = opened(out, first / CHECKPOINT, autoencoder, resume)
+    state = opened(out, first / CHECKPOINT, autoencoder, resume)
+    changed = autoencoder.changes(state["config"]) if state else {}
     _check_form(config)
     _check_size(autoencoder, config)
-    config = replace(config, size=autoencoder.latent_size)
+    config = replace(config, size=autoencoder.size // autoencoder.factor)
     begun = resume and (second / CHECKPOINT).is_file()
     if begun and set(changed) - {"checkpoint_minutes"}:
         raise InputError(
@@ -169,10 +163,7 @@ def train_latent(
     images, held_out = load_data(source, replace(config, size=autoencoder.size), validation)
 
     coder = AutoencoderRun(autoencoder, images, held_out, accelerator)
-    if state is not None:
-        coder.restore(state, first / CHECKPOINT)
-    coder.facts |= {**(facts or {}), LATER: config.options()}
-    fit(coder, out, first, "autoencoder")
+    fit(coder, out, first, "autoencoder", state, {**(facts or {}), LATER: config.options()})
     kept = psnr(coder.reconstruct(held_out), from_uint8(held_out)).mean().item()
 
     latents = torch.cat([_encoded(coder.model, images, mirrored) for mirrored in (False, True)])
@@ -189,15 +180,7 @@ def train_latent(
         "autoencoder_training_seconds": round(coder.seconds),
         "autoencoder_recipe": autoencoder.options(),
     }
-    if begun:
-        run.restore(read_checkpoint(second / CHECKPOINT, TrainConfig), second / CHECKPOINT)
-    run.facts |= facts or {}
-    fit(run, out, second, "denoiser")
-    run.measure_curve()
-    run.write(out)
-    pictures = run.samples(8, 50, seed=3)
-    nearest, distance = nearest_images(pictures, images)
-    whole = run.whole
-    whole.facts = run.card_facts()
-    write_card(out, latent_card(whole, run.prior.curve, distance, kept), pictures, nearest)
+    state = read_checkpoint(second / CHECKPOINT, TrainConfig) if begun else None
+    fit(run, out, second, "denoiser", state, facts)
+    finish(run, out, images, lambda distances: latent_card(run.whole, distances, kept))
     return LatentPrior.load(out)

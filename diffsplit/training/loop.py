@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,11 +27,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def accelerated(cpu: bool) -> Accelerator:
-    """Device and bf16 precision.
-
-    Raises:
-        MissingDependencyError: the extra ``train`` is not installed.
-    """
+    """Device and bf16 precision, or a MissingDependencyError without the extra ``train``."""
     try:
         from accelerate import Accelerator
     except ImportError as error:
@@ -42,31 +37,24 @@ def accelerated(cpu: bool) -> Accelerator:
     return Accelerator(mixed_precision="bf16", cpu=cpu)
 
 
-def opened(
-    out: Path, checkpoint: Path, config: RunConfig, resume: bool
-) -> tuple[dict[str, Any] | None, dict[str, list[Any]]]:
-    """The state to resume from, if any, and which options differ from it.
+def opened(out: Path, checkpoint: Path, config: RunConfig, resume: bool) -> dict[str, Any] | None:
+    """The state to resume from, if any.
 
     Raises:
-        InputError: ``out`` holds files and ``resume`` is False, there is no checkpoint to resume,
-            or ``config`` differs in more than may change.
+        InputError: ``out`` is a file, or holds files and ``resume`` is False; there is no
+            checkpoint to resume, or ``config`` differs in more than may change.
     """
-    _check_out(out, checkpoint, resume)
-    if not resume:
-        return None, {}
-    state = read_checkpoint(checkpoint, type(config))
-    return state, config.changes(state["config"])
-
-
-def _check_out(out: Path, checkpoint: Path, resume: bool) -> None:
-    """Refuse to overwrite: ``out`` is new, or without any file, or the run to resume."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give the name of a folder.")
-    if resume or all(path.is_dir() for path in out.rglob("*")):
-        return
+    if resume:
+        state = read_checkpoint(checkpoint, type(config))
+        config.changes(state["config"])
+        return state
     if checkpoint.exists():
         raise InputError(f"{out}: holds a started run; add --resume or choose another folder.")
-    raise InputError(f"{out}: is not empty; give a new folder, so that no file is overwritten.")
+    if not all(path.is_dir() for path in out.rglob("*")):
+        raise InputError(f"{out}: is not empty; give a new folder, so that no file is overwritten.")
+    return None
 
 
 def split(images: Pictures, config: RunConfig) -> tuple[Pictures, Tensor]:
@@ -80,8 +68,15 @@ def split(images: Pictures, config: RunConfig) -> tuple[Pictures, Tensor]:
     return portion(images, 0, len(images) - held_out), images[-held_out:]
 
 
-def fit(run: Run, out: Path, folder: Path, label: str = "training") -> None:
-    """Train until ``run.config.images`` images were seen.
+def fit(
+    run: Run,
+    out: Path,
+    folder: Path,
+    label: str,
+    state: dict[str, Any] | None,
+    facts: dict[str, Any] | None,
+) -> None:
+    """Train, from the start or from a checkpoint, until ``run.config.images`` images were seen.
 
     Every few minutes, and at the end, ``folder`` gets a checkpoint and pictures, and ``out`` what
     was trained so far. Afterwards the network has its averaged weights.
@@ -89,19 +84,24 @@ def fit(run: Run, out: Path, folder: Path, label: str = "training") -> None:
     Args:
         folder: for the checkpoint and the pictures.
         label: of the progress bar.
+        state: of the checkpoint, if the run is resumed.
+        facts: further ones for the model card.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the run cannot be resumed from ``state``, or the folder cannot be made.
         DivergenceError: a loss or weight is no longer finite; the last checkpoint stays.
     """
+    if state is not None:
+        run.restore(state, folder / CHECKPOINT)
+    run.facts |= facts or {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"{out}: cannot be created ({error.strerror}); choose another folder."
         ) from error
-    config = run.config
-    with Reporter(folder, label, config.images) as report:
+    config, report = run.config, Reporter(folder, label, run.config.images)
+    with report.progress:
         mark = saved = time.monotonic()
         while run.images_seen < config.images:
             report.advance(run.update(), run.images_seen)
@@ -122,12 +122,7 @@ def fit(run: Run, out: Path, folder: Path, label: str = "training") -> None:
 
 
 class Reporter:
-    """Progress on the terminal, and pictures in a folder at every checkpoint.
-
-    Args:
-        folder: where the pictures go; it exists.
-        label: what is going on, before the bar.
-        images: length of the run in training images seen.
+    """Progress of a run on the terminal, and pictures in a folder at every checkpoint.
 
     Attributes:
         losses: of the steps since the last checkpoint, not yet read from the device.
@@ -137,27 +132,10 @@ class Reporter:
         self.folder, self.label = folder, label
         self.losses: list[Tensor] = []
         self.console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn(label),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images  {task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
+        status = TextColumn("images  {task.fields[status]}")
+        columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), status
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console)
         self.task = self.progress.add_task(label, total=images, status="")
-
-    def __enter__(self) -> Reporter:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.progress.stop()
 
     def advance(self, loss: Tensor, images_seen: int) -> None:
         """Count one step; the loss is read later, so that the device is not waited for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from diffsplit.errors import DivergenceError, InputError
 from diffsplit.io.files import atomic_write
+from diffsplit.priors.storage import first_line
 from diffsplit.training.config import RunConfig
 from diffsplit.training.optimizer import MatrixOptimizer
 from diffsplit.training.pictures import Pictures
@@ -28,32 +28,19 @@ C = TypeVar("C", bound=RunConfig)
 
 LARGEST_WEIGHT = torch.finfo(torch.float16).max
 """Weights are stored in half precision; what is larger would be read back as infinity."""
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
+STATEFUL = ("network", "ema", "optimizer")
+PLAIN = ("step", "images_seen", "seconds", "history", "changes", "facts")
+"""Attributes of a run that a checkpoint holds, as state dictionaries and as they are."""
 
 
 def _not_resumable(path: Path, error: Exception) -> InputError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return InputError(f"{path}: cannot be resumed from ({reason}); start afresh in another folder.")
+    return InputError(
+        f"{path}: cannot be resumed from ({first_line(error)}); start afresh in another folder."
+    )
 
 
 def read_checkpoint(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
-    """What `Run.save` wrote, its tensors on the CPU.
-
-    Args:
-        kind: of the recipe of the run.
-
-    Raises:
-        InputError: no such file, or it is not a checkpoint of such a run.
-    """
+    """What `Run.save` wrote, its tensors on the CPU, if the run has a recipe of that ``kind``."""
     if not path.is_file():
         raise InputError(
             f"{path}: no checkpoint to resume from; start the run without --resume, or give the "
@@ -62,7 +49,7 @@ def read_checkpoint(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {**state, "config": kind.from_options(state["config"]).options()}
-    except UNREADABLE as error:
+    except Exception as error:  # a stranger's bytes may break the reader in any way
         raise _not_resumable(path, error) from error
 
 
@@ -158,10 +145,9 @@ class Run(ABC):
         return loss.detach()
 
     def check_finite(self, losses: list[Tensor]) -> None:
-        """Refuse a diverged run before anything of it is written.
+        """Raise DivergenceError if a loss or weight is not finite, or too large for half precision.
 
-        Raises:
-            DivergenceError: a loss or weight is not finite, or too large for half precision.
+        It is called before anything of the run is written.
         """
         weights = (*self.network.parameters(), *self.ema.shadow_params)
         # A comparison with NaN is false, so this finds it too.
@@ -178,27 +164,16 @@ class Run(ABC):
         state = {
             "config": self.config.options(),
             "data": self.data,
-            "step": self.step,
-            "images_seen": self.images_seen,
-            "seconds": self.seconds,
-            "network": self.network.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "history": self.history,
-            "changes": self.changes,
-            "facts": self.facts,
+            **{name: getattr(self, name).state_dict() for name in STATEFUL},
+            **{name: getattr(self, name) for name in PLAIN},
             **self.state(),
         }
         with atomic_write(path) as temporary:
             torch.save(state, temporary)
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
-        """Go on from a checkpoint, with the options of `config`.
-
-        Args:
-            state: from `read_checkpoint`.
-            path: where it was read, for messages.
+        """Go on from the checkpoint that was read from ``path``, with the options of `config`.
 
         Raises:
             InputError: the options differ in more than may change, the data are others, or the
@@ -211,20 +186,15 @@ class Run(ABC):
                 "in another folder (a finished prior can be the start: --init)."
             )
         try:
-            self.network.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for name in STATEFUL:
+                getattr(self, name).load_state_dict(state[name])
+            for name in PLAIN:
+                setattr(self, name, type(getattr(self, name))(state[name]))
             self.generator.set_state(state["generator"])
-            self.step = int(state["step"])
-            self.images_seen = int(state["images_seen"])
-            self.seconds = float(state["seconds"])
-            self.history = list(state["history"])
-            self.changes = list(state["changes"])
-            self.facts = dict(state["facts"])
             self.recall(state)
         except InputError:
             raise
-        except UNREADABLE as error:
+        except Exception as error:  # see `read_checkpoint`
             raise _not_resumable(path, error) from error
         self.ema.to(self.accelerator.device)
         self.ema.decay = self.config.ema

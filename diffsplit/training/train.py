@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from diffsplit.priors.patched import PatchedDenoiser
 from diffsplit.priors.residual import ResidualPrior
 from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
-from diffsplit.training.denoiser import DenoiserRun, drawn_samples, recalled_gaussian
+from diffsplit.training.denoiser import DenoiserRun, recalled_gaussian
 from diffsplit.training.gaussian import fit_gaussian
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
 from diffsplit.training.pictures import Pictures, load_pictures
@@ -40,36 +41,35 @@ def started_config(out: Path) -> TrainConfig:
 def load_data(
     source: Path, config: TrainConfig, validation: Path | None
 ) -> tuple[Pictures, Tensor]:
-    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized.
-
-    Raises:
-        InputError: unreadable, or too few.
-    """
+    """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized."""
     images = load_pictures(source, config.size)
     if validation is None:
         return split(images, config)
     return images, load_images(validation, config.size, limit=256)
 
 
-def write_card(out: Path, card: str, pictures: Tensor, nearest: Tensor) -> None:
-    """The model card, and samples above the training images nearest to them."""
-    save_image(
-        image_grid(torch.cat([pictures, nearest.to(pictures)]), columns=8), out / "samples.png"
-    )
+def write_card(out: Path, card: str, picture: Tensor) -> None:
+    """The model card, and a picture ``(C, H, W)`` of samples."""
+    save_image(picture.clamp(-1, 1), out / "samples.png")
     with atomic_write(out / "README.md") as temporary:
         temporary.write_text(card, "utf-8")
 
 
-def finish(prior: PatchedDenoiser, out: Path, images: Pictures) -> None:
-    """Give the folder of a trained denoiser its samples and model card.
+def finish(
+    run: DenoiserRun, out: Path, images: Pictures, card: Callable[[list[float]], str]
+) -> None:
+    """Measure and save what was trained, with a model card and samples.
 
     Args:
-        prior: with its error curve and facts, saved in ``out``.
-        images: that it was trained on, to show the nearest ones of.
+        images: of the training, in bytes; the nearest ones are shown below the samples.
+        card: from the distance of each sample to its nearest training image.
     """
-    pictures = drawn_samples(prior, 8, 50, seed=3)
-    nearest, distance = nearest_images(pictures, images)
-    write_card(out, denoiser_card(prior, distance), pictures, nearest)
+    run.measure_curve()
+    run.write(out)
+    pictures = run.samples(8, 50, seed=3)
+    nearest, distances = nearest_images(pictures, images)
+    both = torch.cat([pictures, nearest.to(pictures)])
+    write_card(out, card(distances), image_grid(both, columns=8))
 
 
 def _network_of(init: Path | str, config: TrainConfig) -> tuple[PatchedDenoiser, TrainConfig]:
@@ -134,7 +134,7 @@ def train(
         opened(out, folder / CHECKPOINT, config, resume)
         return fit_gaussian(*load_data(source, config, validation), out, config, source.name, facts)
     accelerator = accelerated(cpu)
-    state, _ = opened(out, folder / CHECKPOINT, config, resume)
+    state = opened(out, folder / CHECKPOINT, config, resume)
     start = None
     if init is not None and state is None:
         start, config = _network_of(init, config)
@@ -145,11 +145,6 @@ def train(
     run.facts |= {"trained_on": source.name, "training_images": len(images)}
     if start is not None and init is not None:
         run.facts |= {"started_from": str(start.facts.get("name", Path(init).name))}
-    if state is not None:
-        run.restore(state, folder / CHECKPOINT)
-    run.facts |= facts or {}
-    fit(run, out, folder)
-    run.measure_curve()
-    run.write(out)
-    finish(run.prior, out, images)
+    fit(run, out, folder, "training", state, facts)
+    finish(run, out, images, lambda distances: denoiser_card(run.prior, distances))
     return type(run.prior).load(out)

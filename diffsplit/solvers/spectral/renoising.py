@@ -22,7 +22,8 @@ Single bits with little noise do not tell the contrast of a picture (see `has_fa
 x̂ is held to the mean square of the prior's images.
 
 A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y] that the same
-observation makes of D, always down to noise that cannot be seen.
+observation makes of D, always down to noise that cannot be seen. The variance of two samples or
+more is the predicted error: what hidden directions leave open shows in nothing else.
 
 Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the rest is ours.
 """
@@ -56,6 +57,8 @@ HIGHEST, LOWEST = 2.0, 0.03
 """Ends of the grid: above the first no detail survives, below the second none is to be seen."""
 LEAST, LARGEST = 0.003, 0.9
 """Bounds of α."""
+SCALE_SPREAD = 0.4
+"""Relative standard deviation of an answer's scale where single bits hardly tell it."""
 FAINT_SCALE = (
     "single bits with little noise, behind an operator whose rows are not random, hardly tell the "
     "contrast of a picture: it may be wrong"
@@ -127,10 +130,13 @@ class Renoising(SamplingSolver):
         if mean is None:
             assert samples is not None  # at least one was drawn
             mean = samples[0]
-        if has_faint_scale(problem):
-            unsure = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-            return self.answer(mean, samples, None, unsure, FAINT_SCALE)
-        return self.answer(mean, samples, None)
+        error = samples.var(0).flatten(1).mean(1) if len(draws) > 1 else None
+        if not has_faint_scale(problem):
+            return self.answer(mean, samples, error)
+        if error is not None:
+            error = error + SCALE_SPREAD**2 * mean.flatten(1).square().mean(1)
+        unsure = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        return self.answer(mean, samples, error, unsure, FAINT_SCALE)
 
     def _kappa(self, problem: Problem, alike: bool) -> float:
         if self.hidden_noise is not None:
