@@ -13,7 +13,7 @@ for natural images (Ahmed, Natarajan, Rao 1974).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,12 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.checks import (
     as_levels,
-    check_batch,
     check_levels,
     checked_count,
     checked_numbers,
     per_image,
 )
-from diffsplit.priors.cosine import cosine_matrix, dct2, idct2, rotated
+from diffsplit.priors.cosine import cosine_matrix, dct2, idct2, moments, rotated
 from diffsplit.priors.storage import described, read_tensors, save_tensors, write_folder
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GaussianSpectrum"]
 
-AT_ONCE = 16
-"""Images that are transformed together while a prior is fitted."""
 LEAST_STORED = 1e-20
 """Variances are stored as logarithms; a smaller one is read back as this."""
 FILE = "spectrum.safetensors"
@@ -212,7 +209,7 @@ class GaussianSpectrum(Denoiser):
             InputError: fewer than two images, of different shapes, not floating-point, not
                 finite, or all alike.
         """
-        mean, covariance = _moments(images)
+        mean, covariance = moments(images)
         channels = covariance.mean((2, 3))
         if not bool(channels.isfinite().all()) or float(channels.trace()) <= 1e-12:
             raise InputError("the images are not finite, or all alike; give other images.")
@@ -273,36 +270,3 @@ def _posterior(variances: Tensor, sigma: Tensor) -> Tensor:
     """λσ²/(λ + σ²), the variance of a coefficient that was seen in noise of level σ."""
     noise = sigma.square()
     return variances * (noise / (variances + noise))
-
-
-def _moments(images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean ``(C, H, W)`` and covariance of the channels ``(C, C, H, W)`` of each DCT coefficient.
-
-    A mirror image has the same coefficients, those of odd horizontal frequencies with the other
-    sign. So mirror images leave second moments as they are and make the mean of odd frequencies 0.
-
-    Args:
-        images: see `GaussianSpectrum.fit`.
-    """
-    batches = torch.split(images, AT_ONCE) if isinstance(images, Tensor) and images.ndim else images
-    if not isinstance(batches, Iterable):
-        raise InputError(f"images to fit are a tensor or batches of it, not {type(images)}.")
-    shape: Sequence[int] = ()
-    count, total, products = 0, torch.zeros(()), torch.zeros(())
-    for batch in batches:
-        if not isinstance(batch, Tensor) or batch.ndim != 4 or batch.numel() == 0:
-            raise InputError("images to fit are batches of shape (n, C, H, W).")
-        shape = shape or batch.shape[1:]
-        check_batch(batch, shape)
-        for part in torch.split(batch, AT_ONCE):
-            z = dct2(part.float() if part.dtype.itemsize < 4 else part)
-            total = total + z.sum(0, dtype=torch.float64).cpu()
-            products = products + torch.einsum("bihw,bjhw->ijhw", z, z).double().cpu()
-            count += len(part)
-    if count < 2:
-        raise InputError(f"a Gaussian is fitted to two images or more, not {count}.")
-    mean = total / count
-    mean[..., 1::2] = 0
-    covariance = products / count - mean.unsqueeze(0) * mean.unsqueeze(1)
-    covariance[..., ::2] *= count / (count - 1)  # their mean was estimated
-    return mean, covariance
