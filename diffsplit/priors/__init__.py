@@ -12,8 +12,10 @@ from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.functional import from_callable
+from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.priors.load import bundled_priors, load_prior
+from diffsplit.priors.residual import ResidualPrior
 
 __all__ = [
     "ConsistencyModel",
@@ -25,9 +27,11 @@ __all__ = [
     "GaussianConsistency",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "GaussianSpectrum",
     "LatentModel",
     "LatentPrior",
     "Prior",
+    "ResidualPrior",
     "bundled_priors",
     "from_callable",
     "linear_latent",

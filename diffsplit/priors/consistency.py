@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.priors.base import ConsistencyModel, Denoiser
-from diffsplit.priors.edm import EDMPrior, PatchedUNet, build_unet
+from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.patched import PatchedUNet, build_unet
 
 __all__ = ["SCHEDULER", "ConsistencyPrior"]
 

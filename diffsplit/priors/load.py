@@ -17,8 +17,10 @@ from diffsplit.priors.base import Prior
 from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.hub import snapshot
 from diffsplit.priors.latent import LatentPrior
+from diffsplit.priors.patched import PatchedUNet
 from diffsplit.priors.published import (
     Parts,
     announced_shape,
@@ -27,16 +29,22 @@ from diffsplit.priors.published import (
     read_parts,
     with_label,
 )
+from diffsplit.priors.residual import ResidualPrior
 from diffsplit.priors.storage import CONFIG_NAME, first_line, read_config
 
 __all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
 
 P = TypeVar("P", bound=Prior)
-OWN: dict[str, type[LatentPrior] | type[ConsistencyPrior] | type[EDMPrior]] = {
-    kind.format: kind for kind in (LatentPrior, ConsistencyPrior, EDMPrior)
+OWN: dict[str, type[LatentPrior] | type[PatchedUNet] | type[GaussianSpectrum]] = {
+    LatentPrior.format: LatentPrior,
+    ConsistencyPrior.format: ConsistencyPrior,
+    EDMPrior.format: EDMPrior,
+    ResidualPrior.format: ResidualPrior,
+    GaussianSpectrum.format: GaussianSpectrum,
 }
 """The priors that are kept in a folder of our own."""
 
+HALF = (torch.bfloat16, torch.float16)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -55,6 +63,7 @@ def load_prior(
     device: str | torch.device | None = None,
     class_label: int | None = None,
     shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Prior:
     """Load a prior: a bundled name, a folder, a hub id, or a model that is already in memory.
 
@@ -74,11 +83,14 @@ def load_prior(
         class_label: index of the class of a class-conditional diffusers model.
         shape: of the images ``(C, H, W)`` that it has to know; a model of the hub is refused before
             its weights are downloaded.
+        dtype: `torch.bfloat16` or `torch.float16` lets the network of a prior of our own compute in
+            half precision where that is safe (autocast), and everything around it in that of the
+            images; None leaves all as it is.
 
     Raises:
         InputError: it is for images of another ``shape``, nothing of that name, it cannot be read,
-            a hub that does not answer in two seconds, an object of another kind, or a device that
-            is not there.
+            a hub that does not answer in two seconds, an object of another kind, a device that
+            is not there, or a ``dtype`` that it cannot compute in.
     """
     place = None if device is None else checked_device(device)
     if isinstance(source, Prior):
@@ -89,6 +101,8 @@ def load_prior(
     else:
         prior = _assembled(parts_in_memory(source), class_label)
     _check_shape(prior.shape, shape)
+    if dtype is not None:
+        _set_precision(prior, dtype)
     return prior if place is None else prior.to(place)
 
 
@@ -99,6 +113,15 @@ def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> N
             f"the prior knows images of shape {tuple(known)}, and {tuple(wanted)} is wanted; load "
             "a prior of that size."
         )
+
+
+def _set_precision(prior: Prior, dtype: torch.dtype) -> None:
+    if dtype not in HALF or not isinstance(prior, PatchedUNet):
+        raise InputError(
+            f"{dtype} for a {type(prior).__name__}: a dtype is torch.bfloat16 or torch.float16, "
+            "and for the pixel networks that this library trains; leave it out."
+        )
+    prior.precision = dtype
 
 
 def load_kind(kind: type[P], source: Any, device: str | torch.device | None = None) -> P:

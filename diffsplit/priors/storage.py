@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from diffsplit.arguments import are_counts
 from diffsplit.devices import checked_device
@@ -24,7 +26,9 @@ __all__ = [
     "load_part",
     "read_config",
     "read_json",
+    "read_tensors",
     "save_part",
+    "save_tensors",
     "write_folder",
 ]
 
@@ -161,3 +165,23 @@ def save_part(model: Any, folder: Path, half: bool, **config: Any) -> None:
         copy = type(model).from_config({**known, **config})
     copy.load_state_dict(model.state_dict())
     (copy.half() if half else copy).save_pretrained(folder)
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write tensors by their names, as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """What `save_tensors` wrote, on the CPU.
+
+    Raises:
+        InputError: no such file, or it cannot be read.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except Exception as error:  # the reader has an error class of its own, not exported everywhere
+        raise InputError(
+            f"{file}: not readable ({error}); copy the prior again, with all its files."
+        ) from error
+    return tensors

@@ -21,6 +21,7 @@ from diffsplit.io.images import from_uint8
 from diffsplit.plots import image_grid
 from diffsplit.training.config import RunConfig, multiples_of_16
 from diffsplit.training.denoiser import flipped_at_random
+from diffsplit.training.pictures import Pictures
 from diffsplit.training.run import Run, seeded_weights
 
 if TYPE_CHECKING:
@@ -90,7 +91,11 @@ class AutoencoderRun(Run):
     watched = ("root-mean-square error of a reconstruction",)
 
     def __init__(
-        self, config: AutoencoderConfig, images: Tensor, held_out: Tensor, accelerator: Accelerator
+        self,
+        config: AutoencoderConfig,
+        images: Pictures,
+        held_out: Tensor,
+        accelerator: Accelerator,
     ) -> None:
         with seeded_weights(config.seed):
             self.model = build_autoencoder(config)

@@ -12,14 +12,17 @@ from torch import Tensor
 from diffsplit.io.images import from_uint8
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.consistency import ConsistencyPrior
-from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve
+from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.latent import LatentPrior
+from diffsplit.priors.patched import PatchedDenoiser
+from diffsplit.priors.residual import ResidualPrior
+from diffsplit.training.pictures import Pictures
 
-__all__ = ["consistency_card", "denoiser_card", "latent_card", "nearest_images"]
+__all__ = ["consistency_card", "denoiser_card", "gaussian_card", "latent_card", "nearest_images"]
 
-CHUNK = 1000
-"""Training images that are compared with the pictures at once, as floats."""
+CHUNK = 12_288_000
+"""Entries of the training images that are compared with the pictures at once, as floats."""
 NEAREST = (
     "above the training images nearest to them, mirror images included. Their root-mean-square "
     "distances on [-1, 1]"
@@ -92,21 +95,49 @@ License of the weights: {license}.
 """
 
 
-def denoiser_card(prior: EDMPrior, nearest: list[float]) -> str:
+def denoiser_card(prior: PatchedDenoiser, nearest: list[float]) -> str:
     """What the prior is, what it was trained on and how, and how wrong it is.
 
     Args:
         nearest: root-mean-square distance of each pictured sample to its nearest training image.
     """
+    network = "an EDM-preconditioned `UNet2DModel` of"
+    if isinstance(prior, ResidualPrior):
+        network = (
+            "the best linear denoiser of a Gaussian\nin the cosine domain (`gaussian/`) and, on "
+            "top of it, a `UNet2DModel` of"
+        )
+    varied = "horizontal flips, augmentation" if _augmented(prior.facts) else "horizontal flips"
     return _card(
         prior.facts,
         f"A denoiser D(x, σ) for {_sizes(prior.shape)} images on [-1, 1] and noise levels "
-        f"from\n{prior.sigma_min:g} to {prior.sigma_max:g}: an EDM-preconditioned `UNet2DModel` of "
-        f"diffusers with\n{prior.unet.num_parameters():,} parameters, stored in half precision.",
-        "Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal flips.",
+        f"from\n{prior.sigma_min:g} to {prior.sigma_max:g}: {network} diffusers "
+        f"with\n{prior.unet.num_parameters():,} parameters, stored in half precision.",
+        f"Muon for kernels, AdamW for the rest, bf16, averaged weights, {varied}.",
         "v(σ), the mean squared error per entry on [-1, 1] over held-out images, output "
         "clipped:\n\n" + _curve_table(prior),
         f"unconditional samples (50 evaluations) {NEAREST}: {_listed(nearest)}.",
+    )
+
+
+def _augmented(facts: dict[str, Any]) -> bool:
+    return bool(facts.get("recipe", {}).get("augment"))
+
+
+def gaussian_card(prior: GaussianSpectrum, measured: ErrorCurve) -> str:
+    """The same for a Gaussian in the cosine domain, with its error on held-out images."""
+    predicted = prior.error(torch.tensor(measured.sigma)).tolist()
+    rows = zip(measured.sigma, measured.mse, predicted, strict=True)
+    lines = [f"| {a:.3g} | {b:.4g} | {c:.4g} |" for a, b, c in rows]
+    table = "\n".join(["| σ | held-out images | v(σ) |", "|---|---|---|", *lines])
+    return _card(
+        prior.facts,
+        f"A Gaussian of {_sizes(prior.shape)} images on [-1, 1], diagonal in the DCT-II of three\n"
+        "uncorrelated colors: a closed-form denoiser, with no network.",
+        "Mean and variance of each coefficient over the training images and their mirror images.",
+        "The mean squared error per entry on held-out images, output clipped, and v(σ), that on "
+        f"images\nthat follow the Gaussian:\n\n{table}",
+        "eight draws of the Gaussian.",
     )
 
 
@@ -169,7 +200,7 @@ def _listed(numbers: Sequence[float]) -> str:
     return ", ".join(f"{d:.2f}" for d in numbers)
 
 
-def nearest_images(pictures: Tensor, train: Tensor) -> tuple[Tensor, list[float]]:
+def nearest_images(pictures: Tensor, train: Pictures) -> tuple[Tensor, list[float]]:
     """The training images nearest to some pictures, mirror images included.
 
     Args:
@@ -182,8 +213,9 @@ def nearest_images(pictures: Tensor, train: Tensor) -> tuple[Tensor, list[float]
     both = torch.cat([pictures, pictures.flip(-1)]).cpu().flatten(1)
     best = torch.full((len(both),), torch.inf)
     index = torch.zeros(len(both), dtype=torch.long)
-    for start in range(0, len(train), CHUNK):
-        candidates = from_uint8(train[start : start + CHUNK]).flatten(1)
+    chunk = max(1, CHUNK // both.shape[1])
+    for start in range(0, len(train), chunk):
+        candidates = from_uint8(train[start : start + chunk]).flatten(1)
         distance, place = (torch.cdist(both, candidates) / both.shape[1] ** 0.5).min(1)
         index = torch.where(distance < best, start + place, index)
         best = torch.minimum(best, distance)

@@ -13,12 +13,15 @@ from diffsplit.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["RunConfig", "TrainConfig", "multiples_of_16"]
+__all__ = ["FORMS", "RunConfig", "TrainConfig", "multiples_of_16"]
 
 WARMUP_STEPS = 100
+FORMS = ("edm", "residual", "gaussian")
+"""What a denoiser may be: an `EDMPrior`, a `ResidualPrior` or a `GaussianSpectrum`."""
 KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
     int: ("an integer", lambda value: type(value) is int),
     float: ("a number", lambda value: type(value) in (int, float)),
+    str: ("a word", lambda value: type(value) is str),
     tuple: (
         "a tuple of integers",
         lambda value: type(value) is tuple and {*map(type, value)} <= {int},
@@ -137,7 +140,12 @@ class TrainConfig(RunConfig):
 
     Attributes:
         size: side of the training images in pixels (or of their latents).
-        channels, patch: the network, see `build_unet`. Larger patches are faster and coarser.
+        form: one of `FORMS`. ``"residual"`` learns faster, above all at 256×256 pixels;
+            ``"gaussian"`` has no network, and of the options only ``size`` and ``validation``.
+        channels, patch, attention: the network, see `build_unet`. Larger patches are faster and
+            coarser.
+        augment: chance of an image to be moved, to be recolored and to be sharpened, see
+            `diffsplit.training.augmentation`. Half of all images are mirrored in any case.
         sigma_min, sigma_max: range of noise levels.
         log_sigma_mean, log_sigma_std: where in it the run dwells.
     """
@@ -149,8 +157,12 @@ class TrainConfig(RunConfig):
     sigma_max: float = 160.0
     log_sigma_mean: float = -0.4
     log_sigma_std: float = 1.4
+    form: str = "edm"
+    attention: int = 0
+    augment: float = 0.0
 
     CHANGEABLE: ClassVar[frozenset[str]] = RunConfig.CHANGEABLE | {
+        "augment",
         "log_sigma_mean",
         "log_sigma_std",
     }
@@ -160,8 +172,18 @@ class TrainConfig(RunConfig):
             "size": (self.size >= 1, "1 or more"),
             "channels": multiples_of_16(self.channels),
             "patch": (self.patch >= 1, "1 or more"),
+            "form": (self.form in FORMS, f"one of {', '.join(FORMS)}"),
+            "attention": (
+                0 <= self.attention <= len(self.channels) and self._attention_is_wide(),
+                "0 up to the number of levels, these of 32 channels or more",
+            ),
+            "augment": (0 <= self.augment <= 1, "from 0 to 1"),
             "sigma_min": (0 < self.sigma_min < self.sigma_max, "positive and below sigma_max"),
             "sigma_max": (self.sigma_max < math.inf, "finite"),
             "log_sigma_mean": (math.isfinite(self.log_sigma_mean), "finite"),
             "log_sigma_std": (0 <= self.log_sigma_std < math.inf, "0 or more"),
         }
+
+    def _attention_is_wide(self) -> bool:
+        """Whether each level with attention has room for one head of 32 channels."""
+        return all(width >= 32 for width in self.channels[len(self.channels) - self.attention :])

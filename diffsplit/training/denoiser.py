@@ -1,6 +1,9 @@
-"""Denoising score matching for an `EDMPrior` (Karras et al. 2022, Table 1, with our noise levels).
+"""Denoising score matching (Karras et al. 2022, Table 1, with our noise levels).
 
-    minimize  E_{x0, n, σ}  (σ² + σ_d²)/(σ σ_d)² · ‖D(x0 + σ n, σ) − x0‖²
+    minimize  E_{x0, n, σ}  ‖D(x0 + σ n, σ) − x0‖²/c_out(σ)²
+
+c_out is what D multiplies the output of its network by: σ σ_d/√(σ² + σ_d²) for an `EDMPrior`, and
+the root of the Gaussian's error for a `ResidualPrior`.
 
 ln σ is normal, around −0.4 with standard deviation 1.4 unless told otherwise, and one level in ten
 is drawn log-uniformly over the whole range, so that every level a solver may ask for was seen.
@@ -11,28 +14,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from diffsplit.errors import DivergenceError, InputError
-from diffsplit.io.images import from_uint8
 from diffsplit.plots import image_grid
-from diffsplit.priors.edm import EDMPrior, build_unet
+from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
+from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
+from diffsplit.priors.patched import PatchedDenoiser, build_unet
+from diffsplit.priors.residual import ResidualPrior
 from diffsplit.solvers.reverse import sample
+from diffsplit.training.augmentation import augmented
 from diffsplit.training.config import TrainConfig
+from diffsplit.training.pictures import Pictures, as_floats, batches
 from diffsplit.training.run import Run, seeded_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["WATCHED_SIGMAS", "DenoiserRun", "draw_sigma", "flipped_at_random", "statistics"]
+__all__ = [
+    "WATCHED_SIGMAS",
+    "DenoiserRun",
+    "draw_sigma",
+    "flipped_at_random",
+    "recalled_gaussian",
+    "statistics",
+]
 
 WATCHED_SIGMAS = (0.317, 0.552, 0.959, 1.668, 2.899)
 """Noise levels at which message passing usually asks the prior."""
 UNIFORM_SHARE = 0.1
+FITTED = 3000
+"""The most images that a Gaussian under a network is fitted to: its variances are then off by 3 %,
+which raises its error by less than a thousandth."""
+ENTRIES = 1 << 20
+"""Of the images that are denoised and sampled at each checkpoint, so that large ones are fewer."""
 
 
 def draw_sigma(config: TrainConfig, n: int, generator: torch.Generator) -> Tensor:
@@ -44,11 +63,11 @@ def draw_sigma(config: TrainConfig, n: int, generator: torch.Generator) -> Tenso
     return torch.where(choice, uniform, normal).clamp(low, high).exp()
 
 
-def flipped_at_random(images: Tensor, n: int, generator: torch.Generator) -> Tensor:
+def flipped_at_random(images: Pictures, n: int, generator: torch.Generator) -> Tensor:
     """``n`` of some images in bytes ``(N, C, H, W)``, each mirrored or not, on [-1, 1]."""
     index = torch.randint(len(images), (n,), generator=generator)
     flip = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
-    clean = from_uint8(images[index])
+    clean = as_floats(images[index])
     return torch.where(flip, clean.flip(3), clean)
 
 
@@ -64,6 +83,70 @@ def statistics(data: Tensor) -> tuple[float, float]:
     return sigma_data, round(data.square().mean().item(), 5)
 
 
+def untrained(
+    config: TrainConfig,
+    images: Pictures,
+    init: PatchedDenoiser | None,
+    gaussian: GaussianSpectrum | None,
+) -> PatchedDenoiser:
+    """A denoiser with random weights, or those of ``init``; see `DenoiserRun`.
+
+    Raises:
+        InputError: the images are all of one color, or do not fit the network.
+    """
+    inputs = 2 if config.form == "residual" else 1
+    channels = images.shape[1]
+    with seeded_weights(config.seed):
+        unet = build_unet(
+            config.size,
+            config.patch,
+            config.channels,
+            channels,
+            inputs=inputs,
+            attention=config.attention,
+        )
+    entries = channels * config.size**2
+    count = max(1, min(1000, 16 * ENTRIES // entries))
+    some = as_floats(images[:: max(1, len(images) // count)])
+    sigma_data, mean_square = statistics(some)
+    if init is not None:
+        # Attention that is new adds 0 at first, so that all else may be taken over.
+        missing, unexpected = unet.load_state_dict(init.unet.state_dict(), strict=False)
+        assert not unexpected
+        assert all(".attentions." in name for name in missing)
+        sigma_data = init.sigma_data  # the weights were made for it
+    numbers: dict[str, Any] = {
+        "sigma_data": sigma_data,
+        "patch": config.patch,
+        "sigma_min": config.sigma_min,
+        "sigma_max": config.sigma_max,
+        "mean_square": mean_square,
+    }
+    if config.form == "edm":
+        return EDMPrior(unet, **numbers)
+    if isinstance(init, ResidualPrior):
+        gaussian = init.gaussian
+    if gaussian is None:
+        gaussian = GaussianSpectrum.fit(
+            batches(images, 16, FITTED), sigma_min=config.sigma_min, sigma_max=config.sigma_max
+        )
+    return ResidualPrior(unet, gaussian, **numbers)
+
+
+def recalled_gaussian(config: TrainConfig, state: dict[str, Any]) -> GaussianSpectrum | None:
+    """The Gaussian that a `DenoiserRun` put into its checkpoint, if any."""
+    if "gaussian" not in state:
+        return None
+    parts = state["gaussian"]
+    return GaussianSpectrum(
+        parts["variances"],
+        parts["mean"],
+        parts["colors"],
+        sigma_min=config.sigma_min,
+        sigma_max=config.sigma_max,
+    )
+
+
 class DenoiserRun(Run):
     """Training of a denoiser of images.
 
@@ -72,7 +155,8 @@ class DenoiserRun(Run):
         images: training images, bytes ``(N, C, S, S)``.
         held_out: validation images, bytes.
         accelerator: device and precision.
-        init: a prior of the same network to start from.
+        init: a prior of the same form and network to start from; it may lack the attention.
+        gaussian: of a `ResidualPrior`, where it is known; else it is fitted to the images.
         origin: what ``images`` were computed from, if they are not data themselves.
 
     Attributes:
@@ -84,33 +168,25 @@ class DenoiserRun(Run):
     def __init__(
         self,
         config: TrainConfig,
-        images: Tensor,
+        images: Pictures,
         held_out: Tensor,
         accelerator: Accelerator,
-        init: EDMPrior | None = None,
-        origin: Tensor | None = None,
+        init: PatchedDenoiser | None = None,
+        gaussian: GaussianSpectrum | None = None,
+        origin: Pictures | None = None,
     ) -> None:
-        with seeded_weights(config.seed):
-            unet = build_unet(config.size, config.patch, config.channels, images.shape[1])
-        some = images[:: max(1, len(images) // 1000)]
-        sigma_data, mean_square = statistics(_floats(some))
-        if init is not None:
-            unet.load_state_dict(init.unet.state_dict())
-            sigma_data = init.sigma_data  # the weights were made for it
-        super().__init__(config, unet, images if origin is None else origin, accelerator)
+        self.prior = untrained(config, images, init, gaussian)
+        given = images if origin is None else origin
+        super().__init__(config, self.prior.unet, given, accelerator)
         self.images, self.held_out, self.recipe = images, held_out, config
-        self.prior = EDMPrior(
-            unet,
-            sigma_data=sigma_data,
-            patch=config.patch,
-            sigma_min=config.sigma_min,
-            sigma_max=config.sigma_max,
-            mean_square=mean_square,
-        )
+        self.prior.to(accelerator.device)
 
     def clean(self) -> Tensor:
         """The next batch of clean images."""
-        return flipped_at_random(self.images, self.config.batch, self.generator)
+        images = flipped_at_random(self.images, self.config.batch, self.generator)
+        if self.recipe.augment:
+            images = augmented(images, self.recipe.augment, self.generator)
+        return images
 
     def loss(self) -> Tensor:
         device = self.accelerator.device
@@ -120,7 +196,11 @@ class DenoiserRun(Run):
         return denoising_loss(self.prior, clean.to(device), sigma.to(device), noise.to(device))
 
     def errors(self) -> list[float]:
-        return list(self.error(WATCHED_SIGMAS, 64).mse)
+        return list(self.error(WATCHED_SIGMAS, self._few(64)).mse)
+
+    def _few(self, count: int) -> int:
+        """``count`` images, or fewer if they are large."""
+        return max(4, min(count, ENTRIES // math.prod(self.prior.shape)))
 
     def error(self, sigmas: Sequence[float], limit: int | None = None) -> ErrorCurve:
         """v(σ) on the first ``limit`` validation images, or all; always with the same noise.
@@ -128,7 +208,7 @@ class DenoiserRun(Run):
         Raises:
             DivergenceError: an error is not finite, or none at all.
         """
-        images = _floats(self.held_out[:limit])
+        images = as_floats(self.held_out[:limit])
         generator = torch.Generator().manual_seed(1)
         try:
             return measure_error(self.prior, images.to(self.prior.device), sigmas, generator)
@@ -140,7 +220,7 @@ class DenoiserRun(Run):
             ) from error
 
     def pictures(self) -> Tensor:
-        return image_grid(self.samples(16, 24), columns=8)
+        return image_grid(self.samples(self._few(16), 24), columns=8)
 
     def samples(self, count: int, steps: int, seed: int = 2) -> Tensor:
         """Unconditional samples ``(count, C, H, W)`` on [-1, 1]."""
@@ -150,12 +230,24 @@ class DenoiserRun(Run):
         self.prior.facts = self.card_facts()
         self.prior.save(out)
 
+    def state(self) -> dict[str, Any]:
+        if not isinstance(self.prior, ResidualPrior):
+            return {}
+        gaussian = self.prior.gaussian
+        parts = {name: getattr(gaussian, name) for name in ("variances", "mean", "colors")}
+        return {"gaussian": parts}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        gaussian = recalled_gaussian(self.recipe, state)
+        if isinstance(self.prior, ResidualPrior) and gaussian is not None:
+            self.prior.gaussian = gaussian.to(self.prior.device)
+
     def measure_curve(self) -> None:
         """Give the prior its error curve, on all validation images."""
         self.prior.curve = self.error(log_grid(self.recipe.sigma_min, self.recipe.sigma_max, 25))
 
 
-def denoising_loss(prior: EDMPrior, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+def denoising_loss(prior: PatchedDenoiser, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     """The weighted squared error of one batch, averaged over all entries.
 
     Args:
@@ -163,11 +255,5 @@ def denoising_loss(prior: EDMPrior, clean: Tensor, sigma: Tensor, noise: Tensor)
         sigma: their noise levels ``(B,)``.
         noise: standard normal, shaped like ``clean``.
     """
-    sd = prior.sigma_data
-    weight = (sigma.square() + sd**2) / (sigma * sd).square()
     error = prior.denoise(clean + sigma.view(-1, 1, 1, 1) * noise, sigma) - clean
-    return (weight.view(-1, 1, 1, 1) * error.square()).mean()
-
-
-def _floats(data: Tensor) -> Tensor:
-    return from_uint8(data) if data.dtype == torch.uint8 else data
+    return (error / prior.output_scale(sigma).view(-1, 1, 1, 1)).square().mean()

@@ -31,6 +31,7 @@ from diffsplit.solvers.reverse import sample
 from diffsplit.training.card import consistency_card
 from diffsplit.training.config import RunConfig, multiples_of_16
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.pictures import Pictures, load_pictures
 from diffsplit.training.run import Run, fingerprint, seeded_weights, started
 from diffsplit.training.train import write_card
 from diffsplit.training.trajectories import Trajectories, trajectory_end
@@ -101,7 +102,7 @@ class ConsistencyRun(Run):
         self,
         config: DistillConfig,
         teacher: Denoiser,
-        images: Tensor | None,
+        images: Pictures | None,
         held_out: Tensor,
         accelerator: Accelerator,
     ) -> None:
@@ -238,10 +239,10 @@ def _name(model: Denoiser, given: Path | str | Denoiser) -> str:
 
 def _data(
     model: Denoiser, config: DistillConfig, data: Path | None, validation: Path | None
-) -> tuple[Tensor | None, Tensor]:
+) -> tuple[Pictures | None, Tensor]:
     """Training images in bytes, if any, and a few clean ones on [-1, 1] to measure with."""
     size = model.shape[-1]
-    images = None if data is None else load_images(data, size)
+    images = None if data is None else load_pictures(data, size)
     if validation is not None:
         return images, from_uint8(load_images(validation, size, limit=HELD_OUT))
     if images is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from diffsplit.training.card import latent_card
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened
+from diffsplit.training.pictures import Pictures, batches
 from diffsplit.training.run import read_checkpoint, started
 from diffsplit.training.train import finish, load_data
 
@@ -29,6 +31,8 @@ __all__ = ["LATENT_CONFIG", "started_latent_config", "train_latent"]
 
 LATENT_CONFIG = TrainConfig(size=16, patch=1, channels=(64, 96, 128))
 """The denoiser of the latents of a 64×64 image."""
+ENCODED = 256 * 3 * 64**2
+"""Entries of the images that are encoded at once."""
 LATER = "denoiser_recipe"
 """Where the first run's checkpoint keeps the recipe of the second."""
 
@@ -68,7 +72,7 @@ class LatentDenoiserRun(DenoiserRun):
         accelerator: Accelerator,
         autoencoder: AutoencoderKL,
         moments: tuple[float, float],
-        images: Tensor,
+        images: Pictures,
     ) -> None:
         super().__init__(config, latents, held_out, accelerator, origin=images)
         self.prior.bounds = None  # latents have none
@@ -93,6 +97,13 @@ class LatentDenoiserRun(DenoiserRun):
         self.whole.save(out)
 
 
+def _check_form(config: TrainConfig) -> None:
+    if config.form != "edm":
+        raise InputError(f"form {config.form}: a denoiser of latents is of the form edm.")
+    if config.augment:
+        raise InputError("images are augmented, and latents are not; leave out augment.")
+
+
 def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
     """Raise InputError unless both networks can halve the image."""
     factor = autoencoder.factor * config.patch * 2 ** (len(config.channels) - 1)
@@ -104,10 +115,11 @@ def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
 
 
 @torch.no_grad()
-def _encoded(model: AutoencoderKL, images: Tensor) -> Tensor:
-    """Unscaled latents of images in bytes, on the CPU."""
+def _encoded(model: AutoencoderKL, images: Pictures, mirrored: bool = False) -> Tensor:
+    """Unscaled latents of images in bytes, or of their mirror images, on the CPU."""
     device = next(model.parameters()).device
-    codes = (model.encode(from_uint8(x).to(device)) for x in torch.split(images, 256))
+    parts = batches(images, max(1, ENCODED // math.prod(images.shape[1:])))
+    codes = (model.encode((x.flip(3) if mirrored else x).to(device)) for x in parts)
     return torch.cat([code.latent_dist.mode().cpu() for code in codes])
 
 
@@ -139,6 +151,7 @@ def train_latent(
     accelerator = accelerated(cpu)
     state = opened(out, first / CHECKPOINT, autoencoder, resume)
     changed = autoencoder.changes(state["config"]) if state else {}
+    _check_form(config)
     _check_size(autoencoder, config)
     config = replace(config, size=autoencoder.size // autoencoder.factor)
     begun = resume and (second / CHECKPOINT).is_file()
@@ -153,7 +166,7 @@ def train_latent(
     fit(coder, out, first, "autoencoder", state, {**(facts or {}), LATER: config.options()})
     kept = psnr(coder.reconstruct(held_out), from_uint8(held_out)).mean().item()
 
-    latents = torch.cat([_encoded(coder.model, x) for x in (images, images.flip(3))])
+    latents = torch.cat([_encoded(coder.model, images, mirrored) for mirrored in (False, True)])
     shift, scaling = latents.mean().item(), 1 / latents.std().item()
     latents = scaling * (latents - shift)
     held_out = scaling * (_encoded(coder.model, held_out) - shift)

@@ -15,6 +15,7 @@ from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import save_image
 from diffsplit.training.config import RunConfig
+from diffsplit.training.pictures import Pictures, portion
 from diffsplit.training.run import Run, read_checkpoint
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def opened(out: Path, checkpoint: Path, config: RunConfig, resume: bool) -> dict
     return None
 
 
-def split(images: Tensor, config: RunConfig) -> tuple[Tensor, Tensor]:
+def split(images: Pictures, config: RunConfig) -> tuple[Pictures, Tensor]:
     """Training and validation images; the latter a block at the end, since neighbors are alike."""
     held_out = min(256, max(1, round(len(images) * config.validation)))
     if len(images) - held_out < config.batch:
@@ -64,7 +65,7 @@ def split(images: Tensor, config: RunConfig) -> tuple[Tensor, Tensor]:
             f"{len(images)} images are too few for batches of {config.batch}; "
             "give more images or a smaller --batch."
         )
-    return images[:-held_out], images[-held_out:]
+    return portion(images, 0, len(images) - held_out), images[-held_out:]
 
 
 def fit(

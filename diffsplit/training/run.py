@@ -17,6 +17,7 @@ from diffsplit.io.files import atomic_write
 from diffsplit.priors.storage import first_line
 from diffsplit.training.config import RunConfig
 from diffsplit.training.optimizer import MatrixOptimizer
+from diffsplit.training.pictures import Pictures
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,7 +58,7 @@ def started(path: Path, kind: type[C]) -> C:
     return kind.from_options(read_checkpoint(path, kind)["config"])
 
 
-def fingerprint(data: Tensor) -> str:
+def fingerprint(data: Pictures) -> str:
     """Tells one set of training data from another, by a hundred of its entries."""
     some = data[:: max(1, len(data) // 100)].contiguous().cpu()
     return hashlib.sha256(f"{tuple(data.shape)}".encode() + some.numpy().tobytes()).hexdigest()[:16]
@@ -91,7 +92,7 @@ class Run(ABC):
     watched: tuple[str, ...]
 
     def __init__(
-        self, config: RunConfig, network: nn.Module, data: Tensor, accelerator: Accelerator
+        self, config: RunConfig, network: nn.Module, data: Pictures, accelerator: Accelerator
     ) -> None:
         from diffusers.training_utils import EMAModel
 

@@ -14,12 +14,16 @@ from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.io.images import load_images, save_image
 from diffsplit.plots import image_grid
-from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.base import Denoiser
 from diffsplit.priors.load import load_kind
+from diffsplit.priors.patched import PatchedDenoiser
+from diffsplit.priors.residual import ResidualPrior
 from diffsplit.training.card import denoiser_card, nearest_images
 from diffsplit.training.config import TrainConfig
-from diffsplit.training.denoiser import DenoiserRun
+from diffsplit.training.denoiser import DenoiserRun, recalled_gaussian
+from diffsplit.training.gaussian import fit_gaussian
 from diffsplit.training.loop import CHECKPOINT, accelerated, fit, opened, split
+from diffsplit.training.pictures import Pictures, load_pictures
 from diffsplit.training.run import started
 
 __all__ = ["finish", "load_data", "started_config", "train", "write_card"]
@@ -34,9 +38,11 @@ def started_config(out: Path) -> TrainConfig:
     return started(out / "training" / CHECKPOINT, TrainConfig)
 
 
-def load_data(source: Path, config: TrainConfig, validation: Path | None) -> tuple[Tensor, Tensor]:
+def load_data(
+    source: Path, config: TrainConfig, validation: Path | None
+) -> tuple[Pictures, Tensor]:
     """Training and validation images in bytes ``(N, 3, S, S)``, cropped to squares and resized."""
-    images = load_images(source, config.size)
+    images = load_pictures(source, config.size)
     if validation is None:
         return split(images, config)
     return images, load_images(validation, config.size, limit=256)
@@ -49,7 +55,9 @@ def write_card(out: Path, card: str, picture: Tensor) -> None:
         temporary.write_text(card, "utf-8")
 
 
-def finish(run: DenoiserRun, out: Path, images: Tensor, card: Callable[[list[float]], str]) -> None:
+def finish(
+    run: DenoiserRun, out: Path, images: Pictures, card: Callable[[list[float]], str]
+) -> None:
     """Measure and save what was trained, with a model card and samples.
 
     Args:
@@ -64,17 +72,21 @@ def finish(run: DenoiserRun, out: Path, images: Tensor, card: Callable[[list[flo
     write_card(out, card(distances), image_grid(both, columns=8))
 
 
-def _network_of(init: Path | str, config: TrainConfig) -> tuple[EDMPrior, TrainConfig]:
+def _network_of(init: Path | str, config: TrainConfig) -> tuple[PatchedDenoiser, TrainConfig]:
     """The prior to start from, and the recipe for its network."""
-    prior = load_kind(EDMPrior, init)
+    prior = load_kind(PatchedDenoiser, init)  # type: ignore[type-abstract]
     if prior.shape[-1] != config.size:
         raise InputError(
             f"{init}: training starts from a prior of `diffsplit train` for {config.size}×"
             f"{config.size} images; give such a folder, or leave out --init."
         )
+    network = prior.unet.config
+    levels = sum("Attn" in kind for kind in network.down_block_types)
     return prior, replace(
         config,
-        channels=tuple(prior.unet.config.block_out_channels),
+        form="residual" if isinstance(prior, ResidualPrior) else "edm",
+        channels=tuple(network.block_out_channels),
+        attention=max(levels, config.attention),
         patch=prior.patch,
         sigma_min=prior.sigma_min,
         sigma_max=prior.sigma_max,
@@ -91,11 +103,11 @@ def train(
     validation: Path | None = None,
     facts: dict[str, Any] | None = None,
     cpu: bool = False,
-) -> EDMPrior:
+) -> Denoiser:
     """Train a denoiser on a folder or zip of images and save it to ``out``.
 
-    ``out`` gets the prior (see `EDMPrior.save`), a model card ``README.md``, and in ``training/``
-    a checkpoint, the loss curve and grids of samples.
+    ``out`` gets the prior (see `PatchedUNet.save`), a model card ``README.md``, and in
+    ``training/`` a checkpoint, the loss curve and grids of samples.
 
     Args:
         source: folder or zip of images; each is cropped to a square and resized.
@@ -104,7 +116,8 @@ def train(
             `RunConfig.CHANGEABLE` may differ, such as a larger ``config.images``; the model card
             lists what was changed and when.
         init: name or folder of a prior of ours to start from instead of random weights; the
-            network is then that prior's, whatever ``config`` says of it.
+            form and network are then that prior's, whatever ``config`` says of them, except that
+            it may get more attention.
         validation: images to measure the error on; without it the last ones of ``source``.
         facts: what the model card should say of data and license; a resumed run keeps those it
             was started with.
@@ -117,6 +130,9 @@ def train(
         MissingDependencyError: the extra ``train`` is not installed.
     """
     folder = out / "training"
+    if config.form == "gaussian":
+        opened(out, folder / CHECKPOINT, config, resume)
+        return fit_gaussian(*load_data(source, config, validation), out, config, source.name, facts)
     accelerator = accelerated(cpu)
     state = opened(out, folder / CHECKPOINT, config, resume)
     start = None
@@ -124,10 +140,11 @@ def train(
         start, config = _network_of(init, config)
 
     images, held_out = load_data(source, config, validation)
-    run = DenoiserRun(config, images, held_out, accelerator, start)
+    gaussian = None if state is None else recalled_gaussian(config, state)
+    run = DenoiserRun(config, images, held_out, accelerator, start, gaussian)
     run.facts |= {"trained_on": source.name, "training_images": len(images)}
     if start is not None and init is not None:
         run.facts |= {"started_from": str(start.facts.get("name", Path(init).name))}
     fit(run, out, folder, "training", state, facts)
     finish(run, out, images, lambda distances: denoiser_card(run.prior, distances))
-    return EDMPrior.load(out)
+    return type(run.prior).load(out)

@@ -18,6 +18,7 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.schedules import karras_grid
 from diffsplit.solvers.reverse import clipped, reverse_diffusion, walk
 from diffsplit.training.denoiser import flipped_at_random
+from diffsplit.training.pictures import Pictures
 
 __all__ = ["Trajectories", "trajectory_end"]
 
@@ -44,7 +45,7 @@ class Trajectories:
     def __init__(
         self,
         teacher: Denoiser,
-        images: Tensor | None,
+        images: Pictures | None,
         steps: int,
         sigma_min: float,
         sigma_max: float,
