@@ -37,6 +37,7 @@ from diffsplit.operators.base import LinearOperator
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import zeros_for
 from diffsplit.solvers.message_passing.evidence import column
+from diffsplit.solvers.problem_facts import NOISE_FLOOR
 from diffsplit.solvers.spectral.modules import LARGEST, RenoisingModule, bounded_share
 from diffsplit.solvers.spectral.observation import linearized, with_noise
 
@@ -86,8 +87,9 @@ class ConjugateGradientModule(RenoisingModule):
     def _observe(self, x: Tensor, w: Tensor) -> None:
         """Linearize the channel at A x: the residual s̃ − A x, ν, and w by the evidence."""
         p = self.operator.apply(x)
-        value, self.noise, tau = linearized(self.channel, p, self.y, self.c * w)
+        value, noise, tau = linearized(self.channel, p, self.y, self.c * w)
         self.residual, self.error = value - p, tau / self.c
+        self.noise = noise.clamp(min=self.c * NOISE_FLOOR**2)
 
     def finest(self) -> Tensor:
         return self.noise / self.best
