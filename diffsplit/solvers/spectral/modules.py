@@ -32,9 +32,11 @@ class RenoisingModule(ABC):
 
     Attributes:
         alike: whether A shows all directions that it sees equally well.
+        error: w, the error variance of the last estimate by the evidence ``(B,)``.
     """
 
     alike: bool
+    error: Tensor
 
     @abstractmethod
     def finest(self) -> Tensor:
@@ -64,10 +66,10 @@ class RenoisingModule(ABC):
 
     @abstractmethod
     def posterior_start(self, level: float, generator: Generators) -> Tensor:
-        """Where a walk to a sample starts: x0 and its error under the data, in noise of ``level``.
+        """Where a reverse walk to a sample starts ``(B, *shape)``.
 
-        It takes the place of a posterior draw in noise: the error of 0, white with the variance of
-        the prior, is that of a Gaussian prior.
+        It is a draw from the posterior of the prior N(0, w I), w the prior's mean square, in fresh
+        noise of ``level``.
         """
 
     @abstractmethod
@@ -77,9 +79,6 @@ class RenoisingModule(ABC):
         Args:
             w: about its variance ``(B,)``; the evidence corrects it.
         """
-
-    error: Tensor
-    """The error variance of the last estimate by the evidence ``(B,)``."""
 
 
 def bounded_share(
