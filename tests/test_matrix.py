@@ -26,10 +26,19 @@ from diffsplit.operators import (
     LinearOperator,
     PixelMask,
     RandomizedTransform,
+    from_function,
 )
 from diffsplit.solvers import DCDP, DiffEP, Solver, linear_baseline
 
 SHAPE = (3, 64, 64)
+
+
+def own() -> LinearOperator:
+    """A user's function: sharp on the left, blurred on the right; nothing is known of it."""
+    blur, ramp = Blur.gaussian(SHAPE, 15, 2.0), torch.linspace(0, 1, SHAPE[-1])
+    return from_function(lambda x: x * (1 - ramp) + blur.apply(x) * ramp, SHAPE)
+
+
 OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "hadamard": lambda: RandomizedTransform(SHAPE, 768, 0),
     "gaussian": lambda: GaussianMatrix(SHAPE, 768, 0),
@@ -40,6 +49,7 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "bicubic": lambda: Downsample(SHAPE, 4, "bicubic"),
     "average": lambda: Downsample(SHAPE, 2, "average"),
     "identity": lambda: Identity(SHAPE),
+    "own": own,
 }
 CHANNELS: dict[str, Channel] = {
     "exact": GaussianNoise(0.0),
@@ -66,6 +76,7 @@ SOME = {
     ("DiffEP", "motion", "2 bits"),
     ("DiffEP", "bicubic", "exact"),
     ("DiffEP", "average", "1 bit, 0.5"),
+    ("DiffEP", "own", "noise 0.05"),
     ("DCDP", "mask", "noise 0.05"),
     ("DCDP", "gaussian", "1 bit, 0.5"),
 }

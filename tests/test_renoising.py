@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffsplit import Problem, channels, operators
-from diffsplit.priors import GaussianPrior, from_callable
+from diffsplit.priors import GaussianPrior, GaussianSpectrum, from_callable
 from diffsplit.solvers import DiffEP, MessagePassing, Renoising
 
 SHAPE = (3, 16, 16)
@@ -64,6 +64,31 @@ def test_samples_of_a_gaussian_vary_as_its_posterior_does(name, sigma):
         assert result.nfe == 24 * 20
         assert result.samples.shape == (24, 2, *SHAPE)
         assert [len(trace) for trace in result.sample_traces] == [20] * 24
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma"),
+    [("mask", 0.02), ("mask", 0.5), ("box", 0.1), ("bicubic", 0.1), ("blur", 0.5)],
+)
+def test_samples_vary_as_the_posterior_does_where_what_is_seen_tells_of_what_is_hidden(name, sigma):
+    """Pixels that depend on each other, as those of pictures do; samples predict the error."""
+    frequency = torch.arange(16.0).square()
+    falling = (1 + frequency[:, None] + frequency).pow(-1.2)
+    variances = torch.stack([falling, falling / 5, falling / 15])
+    prior = GaussianSpectrum(0.25 * variances / variances.mean(), bounds=None)
+    unit = torch.eye(SIZE).view(SIZE, *SHAPE)
+    blurred = prior.denoise(unit, 1.0).flatten(1).double()
+    cov = torch.linalg.inv(torch.linalg.inv(blurred) - torch.eye(SIZE))
+    operator = OPERATORS[name]
+    problem = Problem(operator, channels.GaussianNoise(sigma))
+    a = operator.apply(unit).flatten(1).double().T
+    gain = cov @ a.T @ torch.linalg.inv(a @ cov @ a.T + sigma**2 * torch.eye(len(a)))
+    variance = torch.trace(cov - gain @ a @ cov).item() / SIZE
+    y = problem.measure(prior.sample(4, _seed()), generator=_seed(1))
+    result = DiffEP(samples=8)(problem, y, prior, generator=_seed(2))
+    mean = (y.double().flatten(1) @ gain.T).view(-1, *SHAPE)
+    assert (result.image - mean).square().mean() < 0.1 * variance
+    assert result.predicted_error.mean().item() == pytest.approx(variance, rel=0.12)
 
 
 @pytest.mark.parametrize("name", ["mask", "box", "average", "blur", "bicubic"])

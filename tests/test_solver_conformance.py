@@ -16,7 +16,14 @@ from diffsplit import ConsistencyModel, Denoiser, LatentModel, Prior, Problem, s
 from diffsplit.channels import GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.counting import counting
 from diffsplit.errors import DivergenceError, InputError
-from diffsplit.operators import Blur, Downsample, GaussianMatrix, PixelMask, RandomizedTransform
+from diffsplit.operators import (
+    Blur,
+    Downsample,
+    GaussianMatrix,
+    PixelMask,
+    RandomizedTransform,
+    from_function,
+)
 from diffsplit.priors import GaussianConsistency, GaussianPrior, from_callable, linear_latent
 from diffsplit.solvers import (
     DCDP,
@@ -36,6 +43,12 @@ from diffsplit.solvers import (
 SHAPE = (3, 8, 8)
 SIZE = math.prod(SHAPE)
 
+
+def own(x: Tensor) -> Tensor:
+    """A user's function: neighbors summed, with weights that grow from left to right."""
+    return (x + x.roll(1, -1) + 0.5 * x.roll(1, -2)) * torch.linspace(0.2, 1, SHAPE[-1])
+
+
 PROBLEMS = {
     "hadamard, 1 bit": Problem(RandomizedTransform(SHAPE, rows=90, seed=1), OneBit(0.5)),
     "gaussian, 1 bit": Problem(GaussianMatrix(SHAPE, rows=90, seed=1), OneBit(0.5)),
@@ -45,6 +58,8 @@ PROBLEMS = {
     "blur, noise": Problem(Blur.gaussian(SHAPE, 3, 0.6), GaussianNoise(0.1)),
     "blur, exact": Problem(Blur.gaussian(SHAPE, 3, 0.6), GaussianNoise(0.0)),
     "bicubic, noise": Problem(Downsample(SHAPE, 2, "bicubic"), GaussianNoise(0.1)),
+    "own, noise": Problem(from_function(own, SHAPE), GaussianNoise(0.1)),
+    "own, 2 bits": Problem(from_function(own, SHAPE), Quantized(bits=2, sigma=0.3)),
 }
 
 
@@ -89,6 +104,9 @@ CASES = {
     "DiffEP, renoising": Case(DiffEP(levels=5), "bicubic, noise"),
     "DiffEP, renoising, blind": Case(DiffEP(levels=5), "mask, noise", blind),
     "DiffEP, renoised samples": Case(DiffEP(levels=5, samples=2), "blur, noise"),
+    "Renoising, own operator": Case(Renoising(levels=5), "own, 2 bits"),
+    "DiffEP, own operator": Case(DiffEP(levels=5, samples=2), "own, noise"),
+    "DiffEP, own operator, blind": Case(DiffEP(levels=5), "own, noise", blind),
     "DiffOneBit, Adam": Case(
         DiffOneBit(steps=10, adam_steps=15, adam_lr=0.03, lam=10.0), "gaussian, 1 bit"
     ),

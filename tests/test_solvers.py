@@ -17,7 +17,7 @@ from diffsplit.priors import (
     GaussianPrior,
     from_callable,
 )
-from diffsplit.solvers import DiffEP, DiffOneBit, State, Trace
+from diffsplit.solvers import DiffEP, DiffOneBit, Renoising, State, Trace
 
 SHAPE = (3, 16, 16)
 SIZE = math.prod(SHAPE)
@@ -258,9 +258,8 @@ def test_what_a_solver_cannot_do_it_refuses_with_a_reason():
         DiffOneBit()(Problem(_operators(200)["gaussian"], noiseless), y, prior)
     with pytest.raises(InputError, match="orthogonal rows"):
         DiffOneBit(data_step="exact")(Problem(_operators(200)["gaussian"], noiseless), y, prior)
-    unknown = operators.from_function(lambda x: x.flatten(1)[:, :5] * torch.arange(1, 6), SHAPE)
-    with pytest.raises(InputError, match=r"knows too little of Function.*use one of these"):
-        DiffEP()(Problem(unknown, channels.OneBit(sigma=0.5)), torch.ones(1, 5), prior)
+    with pytest.raises(InputError, match="random rows leave a white one; DiffEP chooses"):
+        Renoising()(Problem(_operators(200)["gaussian"], channels.OneBit(sigma=0.5)), y, prior)
     problem = Problem(_operators(200)["hadamard"], channels.OneBit(sigma=0.5))
     with pytest.raises(InputError, match=r"\(B, 200\) were expected"):
         DiffEP()(problem, torch.ones(1, 201), prior)

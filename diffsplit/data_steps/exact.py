@@ -33,7 +33,7 @@ from diffsplit.errors import InputError
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.problem import Problem
 
-__all__ = ["check_exact", "exact_step", "newton_step"]
+__all__ = ["check_exact", "conjugate_gradients", "exact_step", "newton_step"]
 
 NEWTON_ITERATIONS = 30
 CG_ITERATIONS = 60
@@ -132,7 +132,7 @@ def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 
         e = torch.where(flat, -rho / mu, 0)
         ke = gram(e)
         b = torch.where(flat, 0, -rho / root) - root * ke
-        u, ku = _conjugate_gradients(gram, root, mu, mean, b)
+        u, ku = conjugate_gradients(gram, root, mu, mean, b)
         delta, k_delta = e + root * u, ke + ku
         # φ(w + αΔ) = Σ ℓ(q + K(w + αΔ)) + μ/2 (w + αΔ)ᵀ K (w + αΔ), for all α at once
         trial_w, trial_kw = w + halves * delta, kw + halves * k_delta
@@ -159,10 +159,21 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
 
 
-def _conjugate_gradients(
+def conjugate_gradients(
     gram: Callable[[Tensor], Tensor], root: Tensor, mu: float, mean: float, b: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Solve (√D K √D + μ) u = b for each image; returns u and K √D u."""
+    """Solve (√D K √D + μ) u = b for each image.
+
+    Args:
+        gram: v ↦ K v, for rows ``(B, M)``.
+        root: the diagonal of √D ``(B, M)``.
+        mu: μ > 0.
+        mean: of the diagonal of K, for the preconditioner.
+        b: ``(B, M)``.
+
+    Returns:
+        u and K √D u, each ``(B, M)``.
+    """
     scale = 1 / (mean * root.square() + mu)
     u, ku, r = torch.zeros_like(b), torch.zeros_like(b), b
     p = scale * r

@@ -3,7 +3,8 @@
 Two algorithms behind one name. Where the error that measurements leave is white, because A has
 i.i.d. or randomized orthogonal rows or sees everything alike, messages pass: `MessagePassing`.
 Where A shows some directions well and others not at all, as a blur, a mask or a down-sampling does,
-the error is kept for each direction and whitened: `Renoising`.
+the error is kept for each direction and whitened: `Renoising`. It also takes operators of which
+only A and Aᵀ are known, such as a user's function or sparse matrix, by conjugate gradients.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
@@ -80,19 +80,11 @@ class DiffEP(SamplingSolver):
     def algorithm(self, problem: Problem) -> MessagePassing | Renoising:
         """The one that runs for a problem.
 
-        Raises:
-            InputError: neither suits it.
+        Renoising serves any operator, and message passing those that leave a white error.
         """
         if Renoising.suits(problem) and not leaves_white_errors(problem):
             return self._renoising()
-        if MessagePassing.suits(problem):
-            return self._message_passing()
-        raise InputError(
-            f"DiffEP knows too little of {problem.operator} to treat {problem.channel}: it needs "
-            "orthogonal rows (RandomizedTransform, PixelMask), i.i.d. entries (GaussianMatrix; "
-            "from_matrix can be told of such rows), or a spectrum (Blur, Downsample, or "
-            "from_matrix of up to 4096 columns); use one of these operators, or DiffOneBit or DCDP."
-        )
+        return self._message_passing()
 
     def check(self, problem: Problem, prior: Denoiser) -> None:
         self.algorithm(problem).check(problem, prior)

@@ -1,1 +1,1 @@
-"""Methods that work along the singular values of the operator."""
+"""Renoising: along the singular values of the operator, or with A and its adjoint alone."""

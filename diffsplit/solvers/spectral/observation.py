@@ -31,7 +31,7 @@ from diffsplit.problem import Problem
 from diffsplit.solvers.message_passing.evidence import column, newton_in_log, total
 from diffsplit.solvers.problem_facts import NOISE_FLOOR
 
-__all__ = ["Directions", "Observation", "directions_of"]
+__all__ = ["Directions", "Observation", "directions_of", "linearized", "with_noise"]
 
 SPREAD = 0.3
 """Standard deviation of log w around what is known of it beforehand."""
@@ -88,7 +88,7 @@ class EqualDirections(Directions):
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
         self.operator, self.y = problem.operator, y
-        self.channel = _with_noise(problem.channel)
+        self.channel = with_noise(problem.channel)
         self.c = self.operator.gram.mean
         self.root = math.sqrt(self.c)
         self.count = self.operator.size_out
@@ -100,7 +100,7 @@ class EqualDirections(Directions):
         return self.operator.adjoint(z) / self.root
 
     def observe(self, z: Tensor, w: Tensor) -> Observation:
-        value, variance, tau = _linearized(self.channel, self.root * z, self.y, self.c * w)
+        value, variance, tau = linearized(self.channel, self.root * z, self.y, self.c * w)
         return Observation(value / self.root, column(variance / self.c, z), tau / self.c)
 
     def finest(self, observation: Observation) -> Tensor:
@@ -113,7 +113,7 @@ class SpectralDirections(Directions):
     alike = False
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
-        self.y, self.channel = y, _with_noise(problem.channel)
+        self.y, self.channel = y, with_noise(problem.channel)
         self.spectrum = problem.operator.spectrum()
         dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
         values = self.spectrum.singular_values.to(dtype)
@@ -138,7 +138,7 @@ class SpectralDirections(Directions):
             w = self._error(coefficients - self.s * self.seen * z, noise, w)
         else:
             p = self.spectrum.synthesize_measurement(self.s * self.seen * z)
-            value, noise, tau = _linearized(self.channel, p, self.y, self.gain * w)
+            value, noise, tau = linearized(self.channel, p, self.y, self.gain * w)
             coefficients, w = self.spectrum.analyze_measurement(value), tau / self.gain
         return Observation(coefficients / self.s, column(noise, z) / self.s.square(), w)
 
@@ -165,7 +165,7 @@ def directions_of(problem: Problem, y: Tensor) -> Directions:
     return (EqualDirections if alike else SpectralDirections)(problem, y)
 
 
-def _linearized(
+def linearized(
     channel: Channel, p: Tensor, y: Tensor, tau: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(s̃, its variance ``(B,)``, τ by the evidence) for s ~ N(p, about τ)."""
@@ -181,7 +181,7 @@ def _linearized(
     return p + g / column(mean, p), (1 / mean - tau).clamp(min=NOISE_FLOOR**2), tau
 
 
-def _with_noise(channel: Channel) -> Channel:
+def with_noise(channel: Channel) -> Channel:
     """A channel of real numbers with a little noise instead of none."""
     sigma = channel.gaussian_sigma
     quiet = sigma is not None and sigma < NOISE_FLOOR
