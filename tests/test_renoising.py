@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffsplit import Problem, channels, operators
+from diffsplit import InputError, Problem, channels, operators
 from diffsplit.priors import GaussianPrior, GaussianSpectrum, from_callable
 from diffsplit.solvers import DiffEP, MessagePassing, Renoising
 
@@ -165,3 +165,10 @@ def test_each_problem_gets_the_algorithm_that_suits_it():
         assert isinstance(DiffEP().algorithm(Problem(operator, channel)), MessagePassing)
     for operator, channel in renoising:
         assert isinstance(DiffEP().algorithm(Problem(operator, channel)), Renoising)
+
+
+def test_a_prior_that_knows_little_noise_only_is_refused():
+    prior = from_callable(lambda x, sigma: x, SHAPE, sigma_max=0.02)
+    problem = Problem(OPERATORS["blur"], channels.GaussianNoise(0.1))
+    with pytest.raises(InputError, match="more noise"):
+        DiffEP()(problem, torch.zeros(1, *SHAPE), prior)

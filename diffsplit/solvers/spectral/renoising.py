@@ -111,6 +111,11 @@ class Renoising(SamplingSolver):
                 "PixelMask, your own), and random rows leave a white one; DiffEP chooses the "
                 "algorithm for a problem."
             )
+        if prior.sigma_max <= LOWEST:
+            raise InputError(
+                f"renoising starts at noise that hides every detail, and the prior knows σ up to "
+                f"{prior.sigma_max:g} only; give one that was trained on more noise, up to 2 or so."
+            )
         if self.sampler is not None or self.sample_steps is not None:
             raise InputError(
                 "where A leaves an uneven error, samples take the diffusion model itself and as "
