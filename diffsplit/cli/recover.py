@@ -80,8 +80,8 @@ def recover(
             and 0.02 for other bits; 1 for blurs and small pictures, too).
         purifier: For dcdp: tweedie, one evaluation a round (default); ddim, up to 20, sharper; or
             consistency, one of a consistency model. For dcdp-latent one of the first two.
-        ending: For dcdp and dcdp-latent of noisy measurements: paper, the last levels that its authors
-            chose at 256×256 for σ_y = 0.1, or adapted to noise and size (default).
+        ending: For dcdp and dcdp-latent of noisy measurements: paper, the last levels that its
+            authors chose at 256×256 for σ_y = 0.1, or adapted to noise and size (default).
         samples: For diffep, from 2 on: draw that many pictures that fit the measurements, and show
             how much they differ (in --figure). The output is their mean, as without.
         sampler: A consistency model that draws each of the samples in 2 evaluations instead of 10:

@@ -7,7 +7,6 @@ stored in a lower precision is then converted block by block, never as a whole.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.arguments import brief
-from diffsplit.devices import checked_device
+from diffsplit.devices import checked_device, memory_of
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
@@ -261,7 +260,9 @@ def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, 
 def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     needed = rows * size * dtype.itemsize
     try:
-        if device.type == "cpu" and needed > _memory():  # else the system might kill the process
+        if device.type == "cpu" and needed > memory_of(
+            device
+        ):  # else the system might kill the process
             raise MemoryError
         return torch.empty(rows, size, dtype=dtype, device=device)
     except (RuntimeError, MemoryError) as error:
@@ -269,11 +270,3 @@ def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) ->
             f"no room for the {needed / 1e9:.1f} GB of a Gaussian matrix on {device}; use float16, "
             "fewer rows, or RandomizedTransform, which stores no matrix."
         ) from error
-
-
-def _memory() -> float:
-    """Bytes of memory of this machine, infinity where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
