@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 import torch
 
 from diffsplit.errors import InputError
 
-__all__ = ["checked_device"]
+__all__ = ["checked_device", "memory_of"]
 
 
 def checked_device(device: str | torch.device) -> torch.device:
@@ -25,3 +28,13 @@ def checked_device(device: str | torch.device) -> torch.device:
                 "install a CUDA build of PyTorch."
             )
     return place
+
+
+def memory_of(device: torch.device) -> float:
+    """Bytes of memory that a device has, infinity where the system does not tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

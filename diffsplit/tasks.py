@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from diffsplit.arguments import FAR_OUTSIDE, image_shape
@@ -36,6 +37,10 @@ OPERATORS = ("gaussian", "hadamard", "dct", "mask")
 
 LARGEST_FOR_MATRIX = 64 * 64
 """Pixels of an image up to which a Gaussian matrix is the default; it has M × N entries."""
+
+LARGEST_IN_FULL = 2**30
+"""Entries of a Gaussian matrix up to which it is stored in float32, in at most 4.3 GB; a larger
+one, such as the papers' at 256×256, takes half precision."""
 
 MEAN_SQUARE = 0.25
 """E[x²] of natural images on [-1, 1]."""
@@ -97,7 +102,7 @@ def problem(
             of A x with x on [-1, 1]; by default 0.5 for one bit, 0.1 for "denoise", 0 otherwise.
         bits: of each measurement of "quantized"; 4 by default.
         operator: one of `OPERATORS`; by default "gaussian" for images up to 64×64, "hadamard"
-            above.
+            above. A matrix of more than 2³⁰ entries is stored in half precision.
         fraction: share of the pixels that a mask keeps; 0.5 by default.
         seed: of the operator.
         images: ``(B, C, H, W)``, to which the range of a quantizer of sums is fitted; natural
@@ -149,7 +154,8 @@ def _sums(
             raise InputError(f"ratio is {ratio}; give a positive number such as 1/16 or 0.25.")
         rows = max(1, round(ratio * math.prod(shape)))
     if operator == "gaussian":
-        return GaussianMatrix(shape, rows=rows, seed=seed)
+        large = rows * math.prod(shape) > LARGEST_IN_FULL
+        return GaussianMatrix(shape, rows, seed, torch.float16 if large else torch.float32)
     return RandomizedTransform(shape, rows=rows, seed=seed, transform=operator)
 
 

@@ -146,7 +146,7 @@ def test_parts_of_one_description_share_the_limits_of_memory():
 def test_a_gaussian_matrix_beyond_the_limits_is_refused_at_once(monkeypatch):
     with pytest.raises(InputError, match="RandomizedTransform"):
         GaussianMatrix((3, 256, 256), 2**15, 0)
-    monkeypatch.setattr("diffsplit.operators.dense._memory", lambda: 1e5)
+    monkeypatch.setattr("diffsplit.operators.dense.memory_of", lambda device: 1e5)
     with pytest.raises(InputError, match="float16"):
         GaussianMatrix(SHAPE, 192, 0)
     assert GaussianMatrix(SHAPE, 100, 0).size_out == 100

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffsplit import InputError, Problem
-from diffsplit.channels import GaussianNoise, OneBit
+from diffsplit.channels import GaussianNoise, Logistic, OneBit
 from diffsplit.operators import GaussianMatrix, PixelMask, RandomizedTransform
 from diffsplit.tasks import TASKS, problem
 
@@ -66,6 +66,22 @@ def test_a_matrix_is_the_default_up_to_64_and_a_transform_above() -> None:
     assert isinstance(problem("onebit-cs", (1, 65, 64), rows=3).operator, RandomizedTransform)
     chosen = problem("onebit-cs", (1, 65, 64), rows=3, operator="gaussian")
     assert isinstance(chosen.operator, GaussianMatrix)
+
+
+def test_few_bits_at_256_are_those_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (3, 256, 256)
+    for name in ("onebit-cs", "logistic"):
+        assert problem(name, shape).operator.shape_out == (12_288,)
+    assert problem("onebit-cs", shape, sigma=1.5).channel == OneBit(1.5)
+    assert problem("logistic", shape).channel == Logistic()
+    mask = problem("onebit-inpainting", shape)
+    assert (mask.operator.size_out, mask.channel) == (3 * 256 * 256 // 2, OneBit(0.5))
+    built: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("diffsplit.tasks.GaussianMatrix", lambda *options: built.append(options))
+    monkeypatch.setattr("diffsplit.tasks.Problem", lambda *parts: None)
+    problem("onebit-cs", shape, operator="gaussian", seed=3)
+    problem("onebit-cs", (3, 64, 64), seed=3)
+    assert built == [(shape, 12_288, 3, torch.float16), ((3, 64, 64), 768, 3, torch.float32)]
 
 
 def test_the_quantizer_is_scaled_so_that_the_codes_are_used() -> None:

@@ -1,14 +1,15 @@
-"""``diffsplit demo``: eight cats measured and recovered, as a figure and a table."""
+"""``diffsplit demo``: cats or one's own photographs measured and recovered: a figure, a table."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from diffsplit.cli.common import (
     PICTURES,
@@ -22,7 +23,8 @@ from diffsplit.cli.common import (
 from diffsplit.cli.gallery import Gallery
 from diffsplit.cli.measure import TaskName
 from diffsplit.cli.report import report
-from diffsplit.io.images import example_cats, save_image
+from diffsplit.errors import InputError
+from diffsplit.io.images import example_cats, load_image, save_image
 from diffsplit.plots import comparison
 from diffsplit.priors import load_prior
 from diffsplit.problem import Problem
@@ -32,7 +34,9 @@ from diffsplit.tasks import OPERATORS, TASKS, problem
 __all__ = ["demo"]
 
 DEFAULT_TASK = "onebit-cs"
-ROWS = 768
+CATS = 8
+RATIO = 1 / 16
+"""M/N where the task measures sums of pixels, as in the papers; for 1-bit masks half is kept."""
 SIGMA = {"quantized": 0.5, "gaussian-deblur": 0.05, "motion-deblur": 0.05}
 """Where the task itself has none: DiffOneBit descends on noise, and a linear filter undoes a
 noiseless blur."""
@@ -43,7 +47,8 @@ def demo(
     output: Annotated[Path | None, typer.Option("--output", "-o")] = None,
     rows: Annotated[int | None, typer.Option(min=1)] = None,
     sigma: Annotated[float | None, typer.Option(min=0)] = None,
-    images: Annotated[int, typer.Option(min=1, max=8)] = 8,
+    image: Annotated[list[Path] | None, typer.Option()] = None,
+    images: Annotated[int | None, typer.Option(min=1, max=CATS)] = None,
     samples: Annotated[int, typer.Option(min=2, max=100)] = 8,
     operator: Annotated[str | None, one_of(OPERATORS)] = None,
     prior: Annotated[str, typer.Option()] = "cats-64",
@@ -53,9 +58,11 @@ def demo(
 ) -> None:
     """Measure eight cats that the prior has never seen, one bit at a time, and recover them.
 
-    With the defaults each 64×64 color image is reduced to 768 bits, 96 bytes. The figure shows the
-    truth, the back-projection Aᵀy or the pixels measured, both solvers, a posterior sample, and
-    where the samples differ.
+    With --image it takes your own photographs instead, cropped around their middle and resized to
+    the size that the prior knows. With the defaults each 64×64 color image is reduced to 768 bits,
+    96 bytes, and one of 256×256 to 12,288 bits, 1.5 KB. The figure shows the truth, the
+    back-projection Aᵀy or the pixels measured, both solvers, a posterior sample, and where the
+    samples differ.
 
     With the --task of a restoration it shows the measurement, a linear baseline, the versions of
     DCDP that a bundled prior exists for, and DiffEP.
@@ -63,11 +70,13 @@ def demo(
     Args:
         output: The figure to write (default diffsplit-demo.png, or diffsplit-demo-TASK.png with
             --task; under that name an older one is replaced without asking).
-        rows: For few bits: measurements of each image (default 768; for onebit-inpainting half of
-            all).
+        rows: For few bits: measurements of each image (default a sixteenth of its numbers, 768 for
+            64×64; for onebit-inpainting half of all).
         sigma: Noise, before quantization if there is any, for images on [-1, 1] (default: 0.5 for
             few bits, 0.1 for denoise, 0.05 for a blur, 0 otherwise).
-        images: How many cats.
+        image: A photograph of your own, in any format that Pillow reads; give it again for another.
+            A prior of other images than 64×64 in color needs one.
+        images: How many cats (default 8).
         samples: Posterior samples of each image.
         operator: For random sums: gaussian, hadamard, dct, mask; a mask keeps pixels, as many as
             --rows allow.
@@ -78,14 +87,18 @@ def demo(
         diffsplit demo
         diffsplit demo --rows 4096 --operator hadamard -o cats.png
         diffsplit demo --task super-resolution
+        diffsplit demo --prior faces-256 --image me.jpg
+        diffsplit demo --prior faces-256 --image me.jpg --image you.png --task motion-deblur
     """
     suffix = "" if task == DEFAULT_TASK else f"-{task}"
     target = output or Path(f"diffsplit-demo{suffix}.png")
-    check_outputs([(target, PICTURES)], [], force or output is None)
+    check_outputs([(target, PICTURES)], image or [], force or output is None)
+    if image and images is not None:
+        raise InputError("--images counts the bundled cats; leave it out beside --image.")
     place = device_named(device)
     model = load_prior(prior, device=place)
     DiffEP().check_prior(model, model.shape)
-    truth = _cats(images, model.shape)
+    truth = _photographs(image, model.shape) if image else _cats(images or CATS, model.shape)
     measured = _problem(truth, task, rows, sigma, operator, seed)
     y = measured.measure(truth, generator=generator(seed, "measure")).to(place)
     measured.operator.to(place)
@@ -95,30 +108,41 @@ def demo(
     else:
         gallery.recover(DiffOneBit.for_problem(measured, task), "DiffOneBit")
     gallery.sample(samples)
-    side = model.shape[-1]
-    save_image(comparison(gallery.pictures, max(1, round(128 / side))), target)
-    cats = "1 cat" if images == 1 else f"{images} cats"
-    report(gallery.rows, title=f"{cats} of {side}×{side} pixels, {_facts(measured, task)}")
+    height, width = model.shape[-2:]
+    save_image(comparison(gallery.pictures, max(1, round(128 / height))), target)
+    what = f"{len(truth)} {'photograph' if image else 'cat'}{'s' * (len(truth) > 1)}"
+    report(gallery.rows, title=f"{what} of {height}×{width} pixels, {_facts(measured, task)}")
     if missing:
         print(f"left out, since no bundled prior fits: {', '.join(missing)}")
     print(f"figure: {target}")
 
 
 def _cats(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Bundled cats at the size of a prior."""
+    """Bundled cats, for a prior of their size."""
     cats = example_cats()[:count]
-    if cats.shape[1:] == shape:
-        return cats
-    return interpolate(cats, shape[1:], mode="bicubic", antialias=True).clamp(-1, 1)
+    if cats.shape[1:] != shape:
+        sizes = " and ".join("×".join(map(str, size)) for size in (cats.shape[1:], shape))
+        raise InputError(
+            f"the bundled pictures and the images of this prior differ in shape ({sizes}); give "
+            "photographs of your own with --image."
+        )
+    return cats
+
+
+def _photographs(files: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
+    """Pictures of the user, as the prior knows images ``(C, H, W)``."""
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise InputError(f"a photograph is in color or gray, and this prior is for shape {shape}.")
+    return torch.cat([load_image(file, (shape[1], shape[2]), shape[0]) for file in files])
 
 
 def _problem(
     truth: Tensor, task: str, rows: int | None, sigma: float | None, operator: str | None, seed: int
 ) -> Problem:
-    """The task with the demo's own defaults: fixed --rows, also for masks, and more noise."""
+    """The task with the demo's own defaults: --rows also for masks, and more noise."""
     fraction = None
     if "rows" in TASKS[task].parameters and rows is None:
-        rows = ROWS
+        rows = max(1, round(RATIO * math.prod(truth.shape[1:])))
     if rows is not None and (operator == "mask" or task == "onebit-inpainting"):
         fraction, rows = min(1.0, rows / math.prod(truth.shape[1:])), None
     return problem(

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffsplit.cli.common import generator, progress
 from diffsplit.cli.report import Row
 from diffsplit.plots import measurement_pictures, std_map
-from diffsplit.priors import Prior, bundled_priors, load_prior
+from diffsplit.priors import Denoiser, Prior, bundled_priors, load_prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import SOLVERS, DiffEP, Recovery, Solver, linear_baseline
 
@@ -90,10 +90,13 @@ class Gallery:
         needed = solver.requires
         if needed is None or isinstance(self.prior, needed):
             return self.prior
-        if needed.example not in bundled_priors():
-            return None
-        prior = load_prior(needed.example, device=self.y.device)
-        return prior if tuple(prior.shape) == tuple(self.prior.shape) else None
+        ending = needed.example.removeprefix(Denoiser.example)  # such as "-consistency"
+        for name in bundled_priors():
+            if name.endswith(ending):
+                prior = load_prior(name, device=self.y.device)
+                if tuple(prior.shape) == tuple(self.prior.shape):
+                    return prior
+        return None
 
     def sample(self, samples: int) -> None:
         """DiffEP: its mean, one of ``samples`` posterior samples, and where they differ."""

@@ -53,6 +53,7 @@ def recover(
     data_step: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     lam: Annotated[float | None, typer.Option()] = None,
     purifier: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    ending: Annotated[str | None, one_of(("paper", "adapted"))] = None,
     samples: Annotated[int | None, typer.Option(min=1, max=1000)] = None,
     sampler: Annotated[str | None, typer.Option()] = None,
     interval: Annotated[float | None, typer.Option(metavar="LEVEL")] = None,
@@ -79,6 +80,8 @@ def recover(
             and 0.02 for other bits; 1 for blurs and small pictures, too).
         purifier: For dcdp: tweedie, one evaluation a round (default); ddim, up to 20, sharper; or
             consistency, one of a consistency model. For dcdp-latent one of the first two.
+        ending: For dcdp and dcdp-latent of noisy measurements: paper, the last levels that its
+            authors chose at 256×256 for σ_y = 0.1, or adapted to noise and size (default).
         samples: For diffep, from 2 on: draw that many pictures that fit the measurements, and show
             how much they differ (in --figure). The output is their mean, as without.
         sampler: A consistency model that draws each of the samples in 2 evaluations instead of 10:
@@ -106,6 +109,8 @@ def recover(
     check_outputs(outputs, [file, truth], force)
     if interval is not None:
         samples = _samples(solver, interval, samples)
+    if ending is not None and not solver.startswith("dcdp"):
+        raise InputError("--ending belongs to --solver dcdp or dcdp-latent; leave it out.")
     kind, settings = solver_with(
         solver,
         steps,
@@ -121,6 +126,8 @@ def recover(
     shape = tuple(facts["image_shape"])
     expected = None if truth is None else _truth(truth, shape, facts["shape"][0])
     model = _prior(plain, prior, shape, place)
+    if ending is not None:
+        settings["ending"] = ending
     if sampling is not None:
         settings["sampler"] = load_prior(sampling, device=place)
 

@@ -31,15 +31,17 @@ MAX_ZIPPED_BYTES = 1 << 28
 
 
 def decode(
-    source: Path | IO[bytes], size: int | None = None, channels: int | None = 3, name: str = ""
+    source: Path | IO[bytes],
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = 3,
+    name: str = "",
 ) -> Tensor:
     """The pixels of one image file, as bytes ``(C, H, W)``; see `diffsplit.io.images.load_image`.
 
     Messages call the source ``name``.
     """
     name = name or str(source)
-    if size is not None and (type(size) is not int or not 1 <= size <= MAX_SIDE):
-        raise InputError(f"the size of an image is from 1 to {MAX_SIDE} pixels, not {size!r:.40}.")
+    sides = None if size is None else _sides(size)
     if channels not in (1, 3, None):
         raise InputError(f"an image is read with 1 or 3 channels, not {channels!r:.40}.")
     if isinstance(source, Path) and not source.is_file():
@@ -64,13 +66,23 @@ def decode(
         ) from error
     if channels == 1 or (channels is None and gray):
         image = image.convert("L")
-    if size is not None:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    if sides is not None:
+        height, width = sides
+        across = max(1, min(image.width, round(image.height * width / height)))
+        down = max(1, min(image.height, round(image.width * height / width)))
+        left, top = (image.width - across) // 2, (image.height - down) // 2
+        box = (left, top, left + across, top + down)
+        image = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
     pixels = np.array(image, dtype=np.uint8).reshape(image.height, image.width, -1)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width from the side of a square or from a pair of them."""
+    pair = size if isinstance(size, tuple) else (size, size)
+    if len(pair) != 2 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in pair):
+        raise InputError(f"the size of an image is from 1 to {MAX_SIDE} pixels, not {size!r:.40}.")
+    return pair
 
 
 def _to_rgb(image: Image.Image, name: str, file_format: str | None) -> Image.Image:

@@ -123,13 +123,18 @@ def from_numpy(array: NDArray[Any], value_range: tuple[float, float] | None = No
 
 
 def load_image(
-    path: str | os.PathLike[str], size: int | None = None, channels: int | None = 3
+    path: str | os.PathLike[str],
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = 3,
 ) -> Tensor:
     """One image file as a batch ``(1, C, H, W)`` on [-1, 1].
 
-    With ``size`` the central square is resized to ``size``×``size`` pixels (Lanczos).
+    The orientation that EXIF gives is respected. With ``size`` the central square is resized to
+    ``size``×``size`` pixels (Lanczos), with a pair (height, width) the central part of their
+    proportions.
 
     Args:
+        size: side of a square in pixels, or (height, width); None leaves the image as it is.
         channels: 3 for RGB; 1 for the luma 0.299 R + 0.587 G + 0.114 B (Rec. 601); None for what
             the file has, 1 if it is gray and 3 if it is not.
 

@@ -7,7 +7,6 @@ stored in a lower precision is then converted block by block, never as a whole.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.arguments import brief
-from diffsplit.devices import checked_device
+from diffsplit.devices import checked_device, memory_of
 from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators.base import LinearOperator
@@ -32,8 +31,11 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _MAX_UNKNOWNS = 4096  # up to here a dense decomposition fits memory and patience
 
-_BLOCK = {"cpu": 2**21, "cuda": 2**27}
+_BLOCK = {"cpu": 2**20, "cuda": 2**27}
 """Entries that are converted at a time: few enough to stay in cache, or to launch few kernels."""
+_COLUMNS = {"cpu": 2**16}
+"""The most columns of such a block, so that what a product of several images adds to stays there,
+too; whole rows elsewhere."""
 
 _GRAM_ROWS = 8192
 """M up to which A Aᵀ is worth its memory, 268 MB in float32 and twice that in float64."""
@@ -121,8 +123,9 @@ class GaussianMatrix(DenseOperator):
         self._given = {"rows": rows, "seed": self.seed}
         generator = seeded(self.seed, "GaussianMatrix")
         self.matrix = _allocate(rows, size, dtype, checked_device(device))
+        drawn = torch.empty(size, dtype=torch.float32)
         for row in self.matrix:
-            row.copy_(torch.randn(size, generator=generator, dtype=torch.float32) / math.sqrt(rows))
+            row.copy_(torch.randn(size, generator=generator, out=drawn).div_(math.sqrt(rows)))
 
     def _move(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
         # A higher precision would cost memory and bring back nothing; products have it already.
@@ -204,15 +207,23 @@ def columns_of(shape: Sequence[int], shape_in: Sequence[int] | None) -> tuple[in
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     """``x @ matrix.T`` for ``(M, N)`` and ``(B, N)``, in the wider dtype of the two."""
     work = x.to(torch.promote_types(matrix.dtype, x.dtype))
-    parts = [work @ block.T for _, block in _blocks(matrix, work.dtype)]
-    return torch.cat(parts, 1).to(x.dtype)
+    if work.dtype == matrix.dtype:
+        return (work @ matrix.T).to(x.dtype)
+    result = work.new_zeros(len(work), len(matrix))
+    for rows, columns, block in _blocks(matrix, work.dtype):
+        result[:, rows].addmm_(work[:, columns], block.T)
+    return result.to(x.dtype)
 
 
 def _multiply_transposed(matrix: Tensor, y: Tensor) -> Tensor:
     """``y @ matrix`` for ``(M, N)`` and ``(B, M)``, in the wider dtype of the two."""
     work = y.to(torch.promote_types(matrix.dtype, y.dtype))
-    parts = (work[:, rows] @ block for rows, block in _blocks(matrix, work.dtype))
-    return sum(parts, start=work.new_zeros(())).to(y.dtype)
+    if work.dtype == matrix.dtype:
+        return (work @ matrix).to(y.dtype)
+    result = work.new_zeros(len(work), matrix.shape[1])
+    for rows, columns, block in _blocks(matrix, work.dtype):
+        result[:, columns].addmm_(work[:, rows], block)
+    return result.to(y.dtype)
 
 
 @torch.no_grad()
@@ -233,22 +244,25 @@ def _entries(matrix: Tensor) -> int:
     return _BLOCK.get(matrix.device.type, 2**24)
 
 
-def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """The matrix in ``dtype``: itself, or blocks of rows through one buffer that is used again."""
-    if dtype == matrix.dtype:
-        yield slice(None), matrix
-        return
-    height = min(len(matrix), max(1, _entries(matrix) // matrix.shape[1]))
-    buffer = matrix.new_empty((height, matrix.shape[1]), dtype=dtype)
-    for start in range(0, len(matrix), height):
-        rows = slice(start, min(start + height, len(matrix)))
-        yield rows, buffer[: rows.stop - start].copy_(matrix[rows])
+def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Rows, columns and the block there in ``dtype``, through one buffer that is used again."""
+    width = min(matrix.shape[1], _COLUMNS.get(matrix.device.type, matrix.shape[1]))
+    height = min(len(matrix), max(1, _entries(matrix) // width))
+    buffer = matrix.new_empty(height * width, dtype=dtype)
+    for left in range(0, matrix.shape[1], width):
+        columns = slice(left, min(left + width, matrix.shape[1]))
+        for top in range(0, len(matrix), height):
+            rows = slice(top, min(top + height, len(matrix)))
+            part = matrix[rows, columns]
+            yield rows, columns, buffer[: part.numel()].view(part.shape).copy_(part)
 
 
 def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     needed = rows * size * dtype.itemsize
     try:
-        if device.type == "cpu" and needed > _memory():  # else the system might kill the process
+        if device.type == "cpu" and needed > memory_of(
+            device
+        ):  # else the system might kill the process
             raise MemoryError
         return torch.empty(rows, size, dtype=dtype, device=device)
     except (RuntimeError, MemoryError) as error:
@@ -256,11 +270,3 @@ def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) ->
             f"no room for the {needed / 1e9:.1f} GB of a Gaussian matrix on {device}; use float16, "
             "fewer rows, or RandomizedTransform, which stores no matrix."
         ) from error
-
-
-def _memory() -> float:
-    """Bytes of memory of this machine, infinity where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf

@@ -18,6 +18,9 @@ from diffsplit.operators.transforms import dct, hadamard, idct
 
 __all__ = ["RandomizedTransform"]
 
+_AT_ONCE = 2**18
+"""Entries that are transformed at a time on a CPU: what lies between the steps then stays in cache,
+in memory that is used again, where fresh memory costs as much as the transform."""
 _DENSE = 64  # up to this odd factor a small matrix is faster than an FFT along a middle axis
 
 
@@ -62,26 +65,46 @@ class RandomizedTransform(LinearOperator):
         self._inverse = torch.empty_like(self._permutation)
         self._inverse[self._permutation] = torch.arange(size)
         self._signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
+        self._signs_of_pixels = self._signs[self._inverse]
         self._rows = torch.randperm(size, generator=generator)[:rows].sort().values
 
     def _transformed(self, x: Tensor) -> Tensor:
         """T S P x, ``(B, N)``."""
-        mixed = x.flatten(1).index_select(1, self._permutation) * self._signs
+        mixed = x.flatten(1).index_select(1, self._permutation).mul_(self._signs)
         return dct(mixed) if self.transform == "dct" else _mixed_hadamard(mixed)
 
     def _restored(self, c: Tensor) -> Tensor:
         """The inverse and transpose of `_transformed`."""
         mixed = idct(c) if self.transform == "dct" else _mixed_hadamard(c, True)
-        image = (mixed * self._signs).index_select(1, self._inverse)
+        image = mixed.index_select(1, self._inverse).mul_(self._signs_of_pixels)
         return image.reshape(-1, *self.shape_in)
 
     def _apply(self, x: Tensor) -> Tensor:
-        return self._transformed(x).index_select(1, self._rows) * math.sqrt(self.gram.mean)
+        gain = math.sqrt(self.gram.mean)
+        parts = [
+            self._transformed(part).index_select(1, self._rows).mul_(gain)
+            for part in torch.split(x, self._images_at_once(x))
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _adjoint(self, y: Tensor) -> Tensor:
+        at_once = self._images_at_once(y)
+        if len(y) <= at_once:
+            return self._from_measurements(y)
+        images = y.new_empty(len(y), *self.shape_in)
+        for image, part in zip(torch.split(images, at_once), torch.split(y, at_once), strict=True):
+            image.copy_(self._from_measurements(part))
+        return images
+
+    def _from_measurements(self, y: Tensor) -> Tensor:
         spectrum = y.new_zeros(len(y), self.size_in)
-        spectrum = spectrum.index_copy(1, self._rows, y * math.sqrt(self.gram.mean))
-        return self._restored(spectrum)
+        return self._restored(
+            spectrum.index_add_(1, self._rows, y, alpha=math.sqrt(self.gram.mean))
+        )
+
+    def _images_at_once(self, like: Tensor) -> int:
+        whole = like.device.type != "cpu"
+        return max(1, len(like) if whole else _AT_ONCE // self.size_in)
 
     def _make_spectrum(self) -> Spectrum:
         gain = math.sqrt(self.gram.mean)

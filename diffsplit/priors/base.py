@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffsplit.counting import count_network, uncounted
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError
+from diffsplit.priors.batches import in_batches
 from diffsplit.priors.checks import check_batch, per_image
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Prior(ABC):
     sigma_max: float
     mean_square: float = 0.25
     bounds: tuple[float, float] | None = (-1.0, 1.0)
+    _forward_bytes: dict[torch.device, int] | None = None  # of one image, where it was observed
 
     def clip(self, x: Tensor) -> Tensor:
         """``x`` moved into `bounds`, where the prior has any."""
@@ -89,6 +91,7 @@ class Prior(ABC):
     ) -> Tensor:
         """What the model answers to a batch that was checked and counted, in its precision.
 
+        A batch that would not fit the memory of the device is evaluated in parts, see `batches`.
         Half precision does not hold σ² over the usual range; the computation is then in float32.
 
         Args:
@@ -102,7 +105,11 @@ class Prior(ABC):
         levels = per_image(sigma, len(x), wide).clamp(self.sigma_min, self.sigma_max)
         count_network(len(x))
         with uncounted():  # of a model that evaluates another, only the outer one counts
-            return evaluate(wide, levels).to(x.dtype)
+            if not self.networks:
+                return evaluate(wide, levels).to(x.dtype)
+            if self._forward_bytes is None:
+                self._forward_bytes = {}
+            return in_batches(evaluate, wide, levels, self._forward_bytes).to(x.dtype)
 
 
 class Denoiser(Prior):

@@ -13,7 +13,7 @@ import torch
 
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError, MissingDependencyError
-from diffsplit.priors.base import Prior
+from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
 from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
@@ -64,6 +64,7 @@ def load_prior(
     class_label: int | None = None,
     shape: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
+    compile: bool = False,
 ) -> Prior:
     """Load a prior: a bundled name, a folder, a hub id, or a model that is already in memory.
 
@@ -86,11 +87,13 @@ def load_prior(
         dtype: `torch.bfloat16` or `torch.float16` lets the network of a prior of our own compute in
             half precision where that is safe (autocast), and everything around it in that of the
             images; None leaves all as it is.
+        compile: compile the network with `torch.compile`, of a latent model its denoiser. That
+            takes a minute or so, once for one image and once for more, and needs a C++ compiler.
 
     Raises:
         InputError: it is for images of another ``shape``, nothing of that name, it cannot be read,
             a hub that does not answer in two seconds, an object of another kind, a device that
-            is not there, or a ``dtype`` that it cannot compute in.
+            is not there, a ``dtype`` that it cannot compute in, or it cannot be compiled.
     """
     place = None if device is None else checked_device(device)
     if isinstance(source, Prior):
@@ -103,7 +106,33 @@ def load_prior(
     _check_shape(prior.shape, shape)
     if dtype is not None:
         _set_precision(prior, dtype)
-    return prior if place is None else prior.to(place)
+    prior = prior if place is None else prior.to(place)
+    if compile:
+        _compile(prior)
+    return prior
+
+
+@torch.no_grad()
+def _compile(prior: Prior) -> None:
+    """Compile the networks of a prior, and evaluate one image, which shows whether it can be."""
+    denoiser = prior.latent if isinstance(prior, LatentModel) else prior
+    if not denoiser.networks:
+        raise InputError(f"a {type(prior).__name__} has no network to compile; leave it out.")
+    for network in denoiser.networks:
+        network.compile()
+    x = torch.zeros((1, *denoiser.shape), device=denoiser.device)
+    try:
+        if isinstance(denoiser, Denoiser):
+            denoiser.denoise(x, 1.0)
+        elif isinstance(denoiser, ConsistencyModel):
+            denoiser.consistency(x, 1.0)
+    except Exception as error:  # the compiler may fail in any way
+        for network in denoiser.networks:
+            network._compiled_call_impl = None
+        raise InputError(
+            f"the network cannot be compiled here ({first_line(error)}); install a C++ compiler, "
+            "or leave compile out."
+        ) from error
 
 
 def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> None:

@@ -112,16 +112,18 @@ class DecoupledSolver(Solver):
     def for_problem(cls, problem: Problem, task: str | None = None, **settings: Any) -> Self:
         """The preset of a task that has one, with the adapted ending; else the general settings.
 
-        Version 2 unless ``purifier`` says otherwise: the highest PSNR.
+        ``ending`` among the settings chooses another, see `preset`; without a preset it has no
+        meaning. Version 2 unless ``purifier`` says otherwise: the highest PSNR.
         """
         settings = {"purifier": "tweedie", **settings}
+        ending = settings.pop("ending", "adapted")
         sigma = problem.channel.gaussian_sigma
         if sigma is None:
             return cls(**{"tau": 20, **settings})
         if not isinstance(task, str) or task not in TASKS:
             return cls(**settings)
         side = problem.operator.shape_in[-1]
-        return cls.preset(task, side, noise=sigma, ending="adapted", **settings)
+        return cls.preset(task, side, noise=sigma, ending=ending, **settings)
 
     @property
     def levels(self) -> list[float]:
