@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,26 +19,55 @@ from torch import Tensor
 import diffsplit as ds
 from diffsplit.io.images import example_cats, from_uint8, load_images
 from diffsplit.noise import seeded
+from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver
 
 __all__ = [
     "SHAPE",
     "TASKS",
+    "Answer",
+    "Ending",
     "add_image_options",
     "cats",
     "chosen_images",
     "held_out",
     "interleave",
+    "load_priors",
     "look",
     "machine",
     "one_bit",
     "parser",
     "preset",
+    "prior_for",
+    "recover",
     "restoration",
+    "restoration_methods",
     "spread",
     "streams",
 ]
 
 SHAPE = (3, 64, 64)
+
+BATCH = 16
+"""Images that are recovered at once."""
+
+Ending = Literal["paper", "adapted"]
+"""Of DCDP's purification of noisy measurements, see `DCDP.preset`."""
+
+
+class Answer(NamedTuple):
+    """Recovered images and what they cost.
+
+    Attributes:
+        image: ``(n, C, H, W)``.
+        nfe: network evaluations per image.
+        seconds: for all of them.
+        predicted_error: the solver's own estimate of the squared error ``(n,)``, if it has one.
+    """
+
+    image: Tensor
+    nfe: int
+    seconds: float
+    predicted_error: Tensor | None
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -117,6 +147,39 @@ def streams(count: int, purpose: str) -> list[torch.Generator]:
     return [seeded(i, purpose) for i in range(count)]
 
 
+def load_priors(names: list[str]) -> list[ds.Prior]:
+    """Those that can be loaded; for each of the others a line of why not."""
+    priors = []
+    for name in names:
+        try:
+            priors.append(ds.load_prior(name))
+        except ds.InputError as error:
+            print(f"Without {name}: {error}", file=sys.stderr)
+    return priors
+
+
+def prior_for(solver: Solver, priors: list[ds.Prior]) -> ds.Prior | None:
+    """The first prior of the kind that a solver needs; None if there is none, or none is needed."""
+    needed = solver.requires
+    return next((p for p in priors if needed is not None and isinstance(p, needed)), None)
+
+
+def recover(
+    solver: Solver, problem: ds.Problem, y: Tensor, prior: ds.Prior | None, batch: int = BATCH
+) -> Answer:
+    """All images, ``batch`` at once."""
+    sources = streams(len(y), "recover")
+    results = [
+        solver(problem, y[i : i + batch], prior, generator=sources[i : i + batch])
+        for i in range(0, len(y), batch)
+    ]
+    image = torch.cat([result.image for result in results])
+    predicted = [result.predicted_error for result in results]
+    known = [error for error in predicted if error is not None]
+    error = torch.cat(known) if len(known) == len(results) else None
+    return Answer(image, results[0].nfe, sum(result.seconds for result in results), error)
+
+
 TASKS = {
     "super-resolution": "super-resolution ×4, bicubic",
     "inpaint-box": "inpainting, 25×25 box",
@@ -145,6 +208,43 @@ def restoration(task: str, noise: float) -> ds.Problem:
 def preset(task: str) -> str:
     """The name under which `DCDP.preset` has the settings for one of `TASKS`."""
     return "gaussian-deblur" if task in WIDER else task
+
+
+def restoration_methods(
+    task: str, size: int, noise: float, ending: Ending = "adapted"
+) -> dict[str, Solver]:
+    """DCDP in its versions and DiffEP, by name.
+
+    DCDP answers with x_K, as its authors advise, where measurements are noiseless, and with v_K
+    elsewhere.
+
+    Args:
+        task: one for which `DCDP.preset` has settings.
+        size: side of the images.
+        noise: σ_y.
+        ending: where the purification of noisy measurements ends.
+    """
+
+    def settings(solver: type[DCDP] | type[LatentDCDP], purifier: str, **changes: str) -> Solver:
+        return solver.preset(
+            task,
+            size,
+            noise=noise,
+            ending=ending,
+            purifier=purifier,
+            return_="purified" if noise > 0 else "consistent",
+            **changes,
+        )
+
+    return {
+        "DCDP, V1": settings(DCDP, "ddim"),
+        "DCDP, V2": settings(DCDP, "tweedie"),
+        "DCDP, CM": settings(DCDP, "consistency"),
+        "latent DCDP, V1": settings(LatentDCDP, "ddim", consistency="pixel"),
+        "latent DCDP, V2": settings(LatentDCDP, "tweedie", consistency="pixel"),
+        "DiffEP": DiffEP(),
+        "DiffEP, one sample": DiffEP(output="sample"),
+    }
 
 
 def one_bit(rows: int, operator: str) -> ds.Problem:

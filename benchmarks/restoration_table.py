@@ -15,19 +15,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
 import torch
 from common import (
     SHAPE,
     TASKS,
+    Answer,
+    Ending,
     add_image_options,
     chosen_images,
+    load_priors,
     look,
     machine,
     parser,
     preset,
+    prior_for,
+    recover,
     restoration,
+    restoration_methods,
     streams,
 )
 from torch import Tensor
@@ -35,67 +41,7 @@ from torch import Tensor
 import diffsplit as ds
 from diffsplit.metrics import psnr, ssim
 from diffsplit.plots import measurement_pictures, side_by_side
-from diffsplit.solvers import DCDP, DiffEP, LatentDCDP, Solver, linear_baseline
-
-Ending = Literal["paper", "adapted"]
-
-BATCH = 16
-"""Images that are recovered at once."""
-
-
-class Answer(NamedTuple):
-    """Images ``(B, 3, 64, 64)``, network evaluations per image, and seconds for all of them."""
-
-    image: Tensor
-    nfe: int
-    seconds: float
-
-
-def load_priors(names: list[str]) -> list[ds.Prior]:
-    """Those that can be loaded, at most one of each kind."""
-    priors = []
-    for name in names:
-        try:
-            priors.append(ds.load_prior(name))
-        except ds.InputError as error:
-            print(f"Without {name}: {error}\n")
-    return priors
-
-
-def solvers(task: str, noise: float, ending: Ending) -> dict[str, Solver]:
-    """Each method by name."""
-
-    def settings(solver: type[DCDP] | type[LatentDCDP], purifier: str, **changes: str) -> Solver:
-        return solver.preset(
-            preset(task),
-            SHAPE[1],
-            noise=noise,
-            ending=ending,
-            purifier=purifier,
-            return_="purified" if noise > 0 else "consistent",
-            **changes,
-        )
-
-    return {
-        "DCDP, V1": settings(DCDP, "ddim"),
-        "DCDP, V2": settings(DCDP, "tweedie"),
-        "DCDP, CM": settings(DCDP, "consistency"),
-        "latent DCDP, V1": settings(LatentDCDP, "ddim", consistency="pixel"),
-        "latent DCDP, V2": settings(LatentDCDP, "tweedie", consistency="pixel"),
-        "DiffEP": DiffEP(),
-        "DiffEP, one sample": DiffEP(output="sample"),
-    }
-
-
-def recover(solver: Solver, problem: ds.Problem, y: Tensor, prior: ds.Prior | None) -> Answer:
-    """All images, `BATCH` at once."""
-    sources = streams(len(y), "recover")
-    results = [
-        solver(problem, y[i : i + BATCH], prior, generator=sources[i : i + BATCH])
-        for i in range(0, len(y), BATCH)
-    ]
-    image = torch.cat([result.image for result in results])
-    return Answer(image, results[0].nfe, sum(result.seconds for result in results))
+from diffsplit.solvers import Solver, linear_baseline
 
 
 def sharpness(x: Tensor, truth: Tensor) -> Tensor:
@@ -129,13 +75,12 @@ def run(
     pictures = [("truth", x), measurement_pictures(problem, y)]
     linear = linear_baseline(problem)
     methods: dict[str, Solver] = {type(linear).__name__: linear}
-    for name, solver in solvers(task, noise, options.ending).items():
+    for name, solver in restoration_methods(preset(task), SHAPE[1], noise, options.ending).items():
         if options.methods is None or name.startswith(tuple(options.methods)):
             methods[name] = solver
     for name, solver in methods.items():
-        needed = solver.requires
-        prior = next((p for p in priors if needed is not None and isinstance(p, needed)), None)
-        if needed is not None and prior is None:
+        prior = prior_for(solver, priors)
+        if solver.requires is not None and prior is None:
             continue
         try:
             answer = recover(solver, problem, y, prior)
