@@ -65,6 +65,7 @@ def test_a_recovery_in_tiny_parts_is_the_recovery_at_once(monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_compiled_prior_answers_as_before(tmp_path: Path) -> None:
     prior = tiny_edm()
     prior.save(tmp_path / "prior", half=False)

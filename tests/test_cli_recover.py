@@ -204,6 +204,7 @@ def test_options_set_the_parameters_of_their_solver() -> None:
 
 @with_reasons(
     (("--purifier", "ddim"), "--purifier belongs to --solver dcdp or dcdp-latent"),
+    (("--ending", "paper"), "--ending belongs to --solver dcdp or dcdp-latent"),
     (("--solver", "dcdp-latent", "--purifier", "consistency"), "'ddim' or 'tweedie'"),
     (("--solver", "dcdp-latent", "--samples", 2), "--samples belongs to --solver diffep"),
     (("--solver", "dcdp", "--lam", 1), "--lam belongs to --solver diff-onebit"),

@@ -10,6 +10,7 @@ import torch
 from diffsplit import InputError, Problem
 from diffsplit.channels import GaussianNoise, Logistic, OneBit
 from diffsplit.operators import GaussianMatrix, PixelMask, RandomizedTransform
+from diffsplit.solvers import DCDP
 from diffsplit.tasks import TASKS, problem
 
 SHAPE = (3, 16, 16)
@@ -118,3 +119,11 @@ def test_a_parameter_that_the_task_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         problem(name, SHAPE, **parameters)
+
+
+def test_the_ending_of_the_paper_can_be_chosen_for_a_problem() -> None:
+    noisy = problem("super-resolution", (3, 256, 256), sigma=0.05)
+    paper = DCDP.for_problem(noisy, "super-resolution", ending="paper")
+    assert paper == DCDP.preset("super-resolution", 256, noise=0.05, purifier="tweedie")
+    assert paper.end == 250
+    assert DCDP.for_problem(noisy, "super-resolution").end < 250

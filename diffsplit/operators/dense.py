@@ -260,9 +260,8 @@ def _blocks(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, 
 def _allocate(rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     needed = rows * size * dtype.itemsize
     try:
-        if device.type == "cpu" and needed > memory_of(
-            device
-        ):  # else the system might kill the process
+        # Else the system might kill the process.
+        if device.type == "cpu" and needed > memory_of(device):
             raise MemoryError
         return torch.empty(rows, size, dtype=dtype, device=device)
     except (RuntimeError, MemoryError) as error:
