@@ -35,6 +35,7 @@ Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the rest i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -60,7 +61,9 @@ from diffsplit.solvers.spectral.modules import DirectionsModule, RenoisingModule
 __all__ = ["Renoising"]
 
 HIGHEST, LOWEST = 2.0, 0.03
-"""Ends of the grid: above the first no detail survives, below the second none is to be seen."""
+"""Ends of the grid: above the first, at 64×64 pixels, no detail survives, below the second none is
+to be seen."""
+SIDE = 64
 ORDER = 1.9
 """Of the reverse diffusion: with 2 the variance of a Gaussian's samples is 1 to 4 % too large."""
 SCALE_SPREAD = 0.4
@@ -164,7 +167,7 @@ class Renoising(SamplingSolver):
         end = 1.0 if problem.channel.outcomes == 2 else 0.25  # of the noise of what is seen best
         kappa = self._kappa(problem, data.alike)
         x = zeros_for(problem, y)
-        level = x.new_full((len(y),), min(HIGHEST, prior.sigma_max))
+        level = x.new_full((len(y),), highest(prior))
         for left in range(self.levels, 0, -1):
             if left < self.levels:
                 last = (end * data.finest().sqrt()).clamp(min=LOWEST).minimum(level)
@@ -188,7 +191,7 @@ class Renoising(SamplingSolver):
             number: of the walk, for its states.
         """
         data = module_for(problem, y, prior)
-        high = min(HIGHEST, prior.sigma_max)
+        high = highest(prior)
         r = data.posterior_start(high, generator)
         grid = log_grid(LOWEST, high, self.levels)[::-1] if self.levels > 1 else [high]
         last = torch.full_like(data.error, high)
@@ -208,6 +211,18 @@ class Renoising(SamplingSolver):
             r = step.x
             yield State(step.sigma, step.clean, walk=number)
         return prior.clip(r)
+
+
+def highest(prior: Denoiser) -> float:
+    """The noise level that a walk starts from.
+
+    What spans L×L pixels is a coefficient of an orthonormal basis of standard deviation L, about.
+    Noise of level σ hides it only if σ is of that size, and while it is not hidden, each answer
+    repeats what the last one held there: inside a large hole the image 0 that the walk starts from.
+    So the level grows with the side of the images. Smaller images than 64×64 start as those do.
+    """
+    side = math.sqrt(math.prod(prior.shape[1:3])) if len(prior.shape) == 3 else 1.0
+    return min(HIGHEST * max(side / SIDE, 1.0), prior.sigma_max)
 
 
 def module_for(problem: Problem, y: Tensor, prior: Denoiser) -> RenoisingModule:
