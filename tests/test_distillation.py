@@ -10,7 +10,15 @@ from tiny_training import SHORT, TINY, accelerator
 
 from diffsplit import load_prior
 from diffsplit.errors import InputError
-from diffsplit.priors import ConsistencyPrior, GaussianConsistency, GaussianPrior
+from diffsplit.priors import (
+    ConsistencyPrior,
+    GaussianConsistency,
+    GaussianPrior,
+    GaussianSpectrum,
+    ResidualConsistency,
+    ResidualPrior,
+)
+from diffsplit.priors.patched import build_unet
 from diffsplit.solvers.consistency_samples import draw_from_noisy, multistep
 from diffsplit.training import train
 from diffsplit.training.distill import ConsistencyRun, distill
@@ -77,6 +85,46 @@ def test_a_student_comes_nearer_to_the_ends_of_a_gaussian_teachers_trajectories(
         run.update()
     after = run.errors()
     assert math.prod(after) < 0.3 * math.prod(before)
+
+
+def residual_teacher() -> ResidualPrior:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = build_unet(16, 2, (16, 32), inputs=2)
+        torch.nn.init.normal_(unet.conv_out.weight, std=0.05)
+    frequency = torch.arange(16)
+    variances = (2.0 / (1 + frequency[:, None] + frequency) ** 2).expand(3, 16, 16)
+    gaussian = GaussianSpectrum(variances, 0.1, sigma_min=0.01)
+    return ResidualPrior(unet.eval().requires_grad_(False), gaussian, 0.5, 2)
+
+
+def test_the_student_of_a_residual_teacher_starts_as_its_euler_step_and_ends_in_the_image():
+    teacher = residual_teacher()
+    student = ConsistencyPrior.untrained(teacher, (16,), 4, 80.0)
+    assert isinstance(student, ResidualConsistency)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.05, 1.0, 30.0):
+        slope = (x - teacher.denoise(x, sigma)) / sigma
+        step = x + (teacher.sigma_min - sigma) * slope
+        torch.testing.assert_close(student.consistency(x, sigma), step, rtol=1e-4, atol=1e-4)
+    assert torch.equal(student.consistency(x, student.sigma_min), x)
+    with torch.no_grad():
+        student.unet.conv_out.weight.add_(1)
+    assert not torch.equal(student.unet.conv_out.weight, teacher.unet.conv_out.weight)
+
+
+def test_a_residual_teacher_is_distilled_from_its_folder_and_resumed(tmp_path, pictures):
+    residual_teacher().save(tmp_path / "teacher")
+    out = tmp_path / "fast"
+    model = distill(tmp_path / "teacher", out, SHORT, data=pictures, cpu=True)
+    loaded = load_prior(out)
+    assert isinstance(loaded, ResidualConsistency)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.consistency(x, 1.0), model.consistency(x, 1.0))
+    assert torch.equal(loaded.consistency(x, loaded.sigma_min), x)
+    longer = replace(SHORT, images=16, channels=(16, 32))
+    distill(tmp_path / "teacher", out, longer, data=pictures, cpu=True, resume=True)
+    assert not torch.equal(load_prior(out).consistency(x, 1.0), loaded.consistency(x, 1.0))
 
 
 def test_a_distilled_folder_holds_a_consistency_model_a_card_and_pictures(finished):

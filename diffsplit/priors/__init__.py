@@ -7,7 +7,7 @@ from diffsplit.priors.closed_form import (
     GaussianPrior,
     linear_latent,
 )
-from diffsplit.priors.consistency import ConsistencyPrior
+from diffsplit.priors.consistency import ConsistencyPrior, ResidualConsistency
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
@@ -31,6 +31,7 @@ __all__ = [
     "LatentModel",
     "LatentPrior",
     "Prior",
+    "ResidualConsistency",
     "ResidualPrior",
     "bundled_priors",
     "from_callable",

@@ -5,9 +5,16 @@
 
 so that f(x, ε) = x at ε = σ_min. f maps a whole trajectory of the probability-flow ODE to where it
 starts: it answers with one likely image, and not, as a denoiser does, with the mean of all of them.
+
+On top of a Wiener filter (see `residual`) it is one Euler step of that ODE, from σ to ε, with D in
+the form of such a denoiser, so that before any training it is the teacher's step:
+
+    f(x, σ) = x + (1 − ε/σ) (D(x, σ) − x)
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -15,8 +22,12 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import ConsistencyModel, Denoiser
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.patched import PatchedUNet, build_unet
+from diffsplit.priors.residual import ResidualPrior, ResidualUNet
 
-__all__ = ["SCHEDULER", "ConsistencyPrior"]
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+__all__ = ["SCHEDULER", "ConsistencyPrior", "ResidualConsistency"]
 
 SCHEDULER = "CMStochasticIterativeScheduler"
 
@@ -27,7 +38,8 @@ class ConsistencyPrior(PatchedUNet, ConsistencyModel):
     See `PatchedUNet`; ε is ``sigma_min``.
     """
 
-    format, scheduler = "diffsplit-consistency", SCHEDULER
+    format = "diffsplit-consistency"
+    scheduler: ClassVar[str | None] = SCHEDULER
 
     def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
         s, d = sigma.view(-1, 1, 1, 1), self.sigma_data
@@ -43,7 +55,8 @@ class ConsistencyPrior(PatchedUNet, ConsistencyModel):
 
         Args:
             teacher: a denoiser of square images.
-            channels, patch: the network, unless the teacher is an `EDMPrior`; see `build_unet`.
+            channels, patch: the network, unless the teacher is an `EDMPrior` or a
+                `ResidualPrior`, whose own is taken over; see `build_unet`.
             sigma_max: the highest noise level, unless the teacher's is lower.
 
         Raises:
@@ -54,12 +67,35 @@ class ConsistencyPrior(PatchedUNet, ConsistencyModel):
             raise InputError(
                 f"the shape is {sides}; only denoisers of square images are distilled."
             )
-        sigma_data = teacher.mean_square**0.5
-        if isinstance(teacher, EDMPrior):
-            sigma_data, patch = teacher.sigma_data, teacher.patch
-            unet = type(teacher.unet).from_config(teacher.unet.config)
-            unet.load_state_dict(teacher.unet.state_dict())
-        else:
+        numbers: dict[str, Any] = {
+            "sigma_data": teacher.mean_square**0.5,
+            "patch": patch,
+            "sigma_min": teacher.sigma_min,
+            "sigma_max": min(sigma_max, teacher.sigma_max),
+            "mean_square": teacher.mean_square,
+        }
+        if not isinstance(teacher, EDMPrior | ResidualPrior):
             unet = build_unet(teacher.shape[1], patch, channels, teacher.shape[0])
-        top = min(sigma_max, teacher.sigma_max)
-        return cls(unet, sigma_data, patch, teacher.sigma_min, top, teacher.mean_square)
+            return ConsistencyPrior(unet, **numbers)
+        numbers |= {"sigma_data": teacher.sigma_data, "patch": teacher.patch}
+        if isinstance(teacher, EDMPrior):
+            return ConsistencyPrior(_copy(teacher.unet), **numbers)
+        return ResidualConsistency(_copy(teacher.unet), teacher.gaussian, **numbers)
+
+
+class ResidualConsistency(ResidualUNet, ConsistencyPrior):
+    """A consistency model on top of a Wiener filter; see `ResidualUNet`."""
+
+    format = "diffsplit-residual-consistency"
+    scheduler = None  # diffusers has no class for it
+
+    def _consistency(self, x: Tensor, sigma: Tensor) -> Tensor:
+        share = (1 - self.sigma_min / sigma).view(-1, 1, 1, 1)
+        return x + share * (self._corrected(x, sigma) - x)
+
+
+def _copy(unet: UNet2DModel) -> UNet2DModel:
+    """A network of the same weights, to be trained."""
+    copy = type(unet).from_config(unet.config)
+    copy.load_state_dict(unet.state_dict())
+    return copy

@@ -14,7 +14,7 @@ import torch
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
-from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior
+from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior, ResidualConsistency
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
@@ -40,6 +40,7 @@ OWN: dict[str, type[LatentPrior] | type[PatchedUNet] | type[GaussianSpectrum]] =
     ConsistencyPrior.format: ConsistencyPrior,
     EDMPrior.format: EDMPrior,
     ResidualPrior.format: ResidualPrior,
+    ResidualConsistency.format: ResidualConsistency,
     GaussianSpectrum.format: GaussianSpectrum,
 }
 """The priors that are kept in a folder of our own."""

@@ -20,30 +20,28 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
-from diffsplit.priors.patched import PatchedDenoiser
+from diffsplit.priors.patched import PatchedDenoiser, PatchedUNet
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
     from typing_extensions import Self
 
-__all__ = ["ResidualPrior"]
+__all__ = ["ResidualPrior", "ResidualUNet"]
 
 
-class ResidualPrior(PatchedDenoiser):
-    """A Wiener filter, corrected by a U-Net in patches.
+class ResidualUNet(PatchedUNet):
+    """A U-Net in patches that corrects a Wiener filter: D(x, σ) as above.
 
     Args:
         unet: the network F; for C color channels it has ``C patch²`` output channels and twice as
             many input channels.
         gaussian: the linear denoiser, of the same shape.
-        curve: the measured error v(σ).
         others: see `PatchedUNet`.
 
     Raises:
         InputError: see `PatchedUNet`, or the Gaussian is of another shape.
     """
 
-    format = "diffsplit-residual"
     inputs = 2
 
     def __init__(
@@ -55,7 +53,6 @@ class ResidualPrior(PatchedDenoiser):
         sigma_min: float = 0.01,
         sigma_max: float = 160.0,
         mean_square: float = 0.25,
-        curve: ErrorCurve | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(unet, sigma_data, patch, sigma_min, sigma_max, mean_square, facts)
@@ -64,17 +61,14 @@ class ResidualPrior(PatchedDenoiser):
                 f"the Gaussian is of images {gaussian.shape} and the network of {self.shape}; they "
                 "do not belong together."
             )
-        self.gaussian, self.curve = gaussian, curve
+        self.gaussian = gaussian
 
-    def output_scale(self, sigma: Tensor) -> Tensor:
-        return self.gaussian.error(sigma).sqrt()
-
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def _corrected(self, x: Tensor, sigma: Tensor) -> Tensor:
         s = sigma.view(-1, 1, 1, 1)
         linear = self.gaussian.scale(x, 1.0, sigma)
         norm = (s.square() + self.sigma_data**2).sqrt()
         f = self._network(torch.cat([linear / self.sigma_data, x / norm], 1), sigma)
-        return linear + self.output_scale(sigma).view_as(s) * f
+        return linear + self.gaussian.error(sigma).sqrt().view_as(s) * f
 
     def to(self, device: str | torch.device) -> Self:
         self.gaussian.to(device)
@@ -88,3 +82,37 @@ class ResidualPrior(PatchedDenoiser):
     def _load_parts(cls, folder: Path, device: str | torch.device) -> dict[str, Any]:
         gaussian = GaussianSpectrum.load(folder / "gaussian", device)
         return {**super()._load_parts(folder, device), "gaussian": gaussian}
+
+
+class ResidualPrior(ResidualUNet, PatchedDenoiser):
+    """A Wiener filter, corrected by a U-Net in patches.
+
+    Args:
+        curve: the measured error v(σ).
+        others: see `ResidualUNet`.
+    """
+
+    format = "diffsplit-residual"
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        gaussian: GaussianSpectrum,
+        sigma_data: float,
+        patch: int = 4,
+        sigma_min: float = 0.01,
+        sigma_max: float = 160.0,
+        mean_square: float = 0.25,
+        curve: ErrorCurve | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            unet, gaussian, sigma_data, patch, sigma_min, sigma_max, mean_square, facts
+        )
+        self.curve = curve
+
+    def output_scale(self, sigma: Tensor) -> Tensor:
+        return self.gaussian.error(sigma).sqrt()
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self._corrected(x, sigma)

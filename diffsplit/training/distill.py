@@ -223,7 +223,7 @@ def distill(
     fit(run, out, folder, "distillation", state, facts)
     run.write(out)
     write_card(out, consistency_card(run.prior, run.levels, run.errors()), run.pictures())
-    return ConsistencyPrior.load(out)
+    return type(run.prior).load(out)
 
 
 def _weights(model: Denoiser) -> str:
