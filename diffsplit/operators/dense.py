@@ -55,6 +55,10 @@ class DenseOperator(LinearOperator):
     matrix: Tensor
     _known_gram: tuple[Tensor, Tensor, int] | None = None  # A Aᵀ, of which matrix and version
 
+    def _move(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        self._known_gram = None  # else it would keep the matrix as it was
+        super()._move(device, dtype)
+
     def _apply(self, x: Tensor) -> Tensor:
         return _multiply(self.matrix, x.flatten(1))
 

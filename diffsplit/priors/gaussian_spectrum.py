@@ -269,4 +269,4 @@ class GaussianSpectrum(Denoiser):
 def _posterior(variances: Tensor, sigma: Tensor) -> Tensor:
     """λσ²/(λ + σ²), the variance of a coefficient that was seen in noise of level σ."""
     noise = sigma.square()
-    return variances * (noise / (variances + noise))
+    return variances * (noise / (variances + noise).clamp(min=torch.finfo(noise.dtype).tiny))

@@ -93,7 +93,7 @@ def build_unet(
         down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
         up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
         norm_num_groups=16,
-        attention_head_dim=HEAD,
+        attention_head_dim=min(HEAD, channels[-1]),
     )
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
         for resnet in block.resnets:

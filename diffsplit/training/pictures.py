@@ -122,4 +122,9 @@ def load_pictures(path: Path, size: int) -> Pictures:
 
 
 def _contents(file: Path | IO[bytes]) -> bytes:
-    return file.read_bytes() if isinstance(file, Path) else file.read()
+    try:
+        return file.read_bytes() if isinstance(file, Path) else file.read()
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be read as an image ({error.strerror}); take it out of the folder."
+        ) from error

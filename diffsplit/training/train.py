@@ -131,8 +131,11 @@ def train(
     """
     folder = out / "training"
     if config.form == "gaussian":
+        if init is not None:
+            raise InputError("a Gaussian starts from no prior; leave out --init, or take a form.")
         opened(out, folder / CHECKPOINT, config, resume)
-        return fit_gaussian(*load_data(source, config, validation), out, config, source.name, facts)
+        data = load_data(source, replace(config, batch=2), validation)  # it has no batches
+        return fit_gaussian(*data, out, config, source.name, facts)
     accelerator = accelerated(cpu)
     state = opened(out, folder / CHECKPOINT, config, resume)
     start = None

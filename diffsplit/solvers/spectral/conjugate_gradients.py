@@ -79,8 +79,8 @@ class ConjugateGradientModule(RenoisingModule):
 
     def __init__(self, problem: Problem, y: Tensor, mean_square: float) -> None:
         self.operator, self.y = problem.operator, y
-        self.channel = with_noise(problem.channel)
         self.c, self.best = self.operator.gram.mean, self.operator.norm() ** 2
+        self.channel = with_noise(problem.channel, self.c)
         self.x = zeros_for(problem, y)
         self.start = self.x.new_full((len(y),), mean_square)
         self.alpha = torch.full_like(self.start, LARGEST)
@@ -90,7 +90,7 @@ class ConjugateGradientModule(RenoisingModule):
     def _observe(self, x: Tensor, w: Tensor) -> None:
         """Linearize the channel at A x: the residual s̃ − A x, ν, and w by the evidence."""
         p = self.operator.apply(x)
-        value, noise, tau = linearized(self.channel, p, self.y, self.c * w)
+        value, noise, tau = linearized(self.channel, p, self.y, self.c * w, self.c)
         self.residual, self.error = value - p, tau / self.c
         self.noise = noise.clamp(min=self.c * NOISE_FLOOR**2)
 

@@ -88,7 +88,7 @@ class EqualDirections(Directions):
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
         self.operator, self.y = problem.operator, y
-        self.channel = with_noise(problem.channel)
+        self.channel = with_noise(problem.channel, self.operator.gram.mean)
         self.c = self.operator.gram.mean
         self.root = math.sqrt(self.c)
         self.count = self.operator.size_out
@@ -100,7 +100,7 @@ class EqualDirections(Directions):
         return self.operator.adjoint(z) / self.root
 
     def observe(self, z: Tensor, w: Tensor) -> Observation:
-        value, variance, tau = linearized(self.channel, self.root * z, self.y, self.c * w)
+        value, variance, tau = linearized(self.channel, self.root * z, self.y, self.c * w, self.c)
         return Observation(value / self.root, column(variance / self.c, z), tau / self.c)
 
     def finest(self, observation: Observation) -> Tensor:
@@ -113,7 +113,8 @@ class SpectralDirections(Directions):
     alike = False
 
     def __init__(self, problem: Problem, y: Tensor) -> None:
-        self.y, self.channel = y, with_noise(problem.channel)
+        mean = problem.operator.gram.mean
+        self.y, self.channel = y, with_noise(problem.channel, mean)
         self.spectrum = problem.operator.spectrum()
         dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
         values = self.spectrum.singular_values.to(dtype)
@@ -138,7 +139,7 @@ class SpectralDirections(Directions):
             w = self._error(coefficients - self.s * self.seen * z, noise, w)
         else:
             p = self.spectrum.synthesize_measurement(self.s * self.seen * z)
-            value, noise, tau = linearized(self.channel, p, self.y, self.gain * w)
+            value, noise, tau = linearized(self.channel, p, self.y, self.gain * w, self.gain)
             coefficients, w = self.spectrum.analyze_measurement(value), tau / self.gain
         return Observation(coefficients / self.s, column(noise, z) / self.s.square(), w)
 
@@ -166,9 +167,14 @@ def directions_of(problem: Problem, y: Tensor) -> Directions:
 
 
 def linearized(
-    channel: Channel, p: Tensor, y: Tensor, tau: Tensor
+    channel: Channel, p: Tensor, y: Tensor, tau: Tensor, c: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(s̃, its variance ``(B,)``, τ by the evidence) for s ~ N(p, about τ)."""
+    """(s̃, its variance ``(B,)``, τ by the evidence) for s ~ N(p, about τ).
+
+    Args:
+        c: mean squared length of the rows, which fixes the unit of measurements.
+    """
+    floor = noise_floor(c) ** 2
 
     def score(tau: Tensor) -> tuple[Tensor, Tensor]:
         g, h = channel.evidence_score(p, y, column(tau, p))
@@ -177,12 +183,16 @@ def linearized(
 
     tau = newton_in_log(tau, SPREAD, score)
     g, h = channel.evidence_score(p, y, column(tau, p))
-    mean = h.flatten(1).mean(1).clamp(min=1e-6).minimum(1 / (tau + NOISE_FLOOR**2))
-    return p + g / column(mean, p), (1 / mean - tau).clamp(min=NOISE_FLOOR**2), tau
+    mean = h.flatten(1).mean(1).clamp(min=1e-6 / c).minimum(1 / (tau + floor))
+    return p + g / column(mean, p), (1 / mean - tau).clamp(min=floor), tau
 
 
-def with_noise(channel: Channel) -> Channel:
-    """A channel of real numbers with a little noise instead of none."""
-    sigma = channel.gaussian_sigma
-    quiet = sigma is not None and sigma < NOISE_FLOOR
-    return GaussianNoise(NOISE_FLOOR) if quiet else channel
+def noise_floor(c: float) -> float:
+    """The least noise: `NOISE_FLOOR`, or a hundredth of √c where rows are as short as that."""
+    return min(NOISE_FLOOR, 0.01 * math.sqrt(c))
+
+
+def with_noise(channel: Channel, c: float) -> Channel:
+    """A channel of real numbers with a little noise instead of none; c as in `linearized`."""
+    sigma, floor = channel.gaussian_sigma, noise_floor(c)
+    return GaussianNoise(floor) if sigma is not None and sigma < floor else channel
