@@ -72,7 +72,8 @@ def load_prior(
     Args:
         source: one of
 
-            - ``"cats-64"``, ``"cats-64-consistency"`` or ``"cats-64-latent"``, the bundled ones;
+            - ``"cats-64"``, ``"cats-64-consistency"``, ``"cats-64-latent"``, ``"faces-256"`` or
+              ``"faces-256-gaussian"``, the bundled ones;
             - a folder that ``diffsplit train`` or ``diffsplit distill`` wrote, which comes before
               a bundled prior of the same name;
             - a folder in the diffusers layout, or a hub id ``"organization/model"``, with a

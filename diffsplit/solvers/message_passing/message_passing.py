@@ -43,6 +43,8 @@ __all__ = ["MessagePassing"]
 MUCH_WORSE = 1.5
 """A new answer replaces the last unless the evidence finds its error so many times larger. Keeping
 the smallest expected error would choose the most overconfident answer."""
+FIRST_MEASURED = 2
+"""The iteration by which the divergence was measured; what was expected before is a guess."""
 STEADY = 0.1
 """The most by which v1 may still move, relatively, where the exchange counts as converged."""
 AGREEMENT = 0.7
@@ -133,7 +135,8 @@ class MessagePassing(SamplingSolver):
             keep = self.damping * ((v1 > v1_before) & ~settled)
             x_hat, alpha = denoiser(r, v1, iteration)
             answer, expected = measurements.receive(x_hat, alpha, keep)
-            better = active & ~(expected > MUCH_WORSE * error)
+            guessed = iteration <= FIRST_MEASURED
+            better = active if guessed else active & ~(expected > MUCH_WORSE * error)
             image = _where(better, prior.clip(answer), image)
             r_kept, v_kept = _where(better, r, r_kept), _where(better, v1, v_kept)
             error = _where(better, expected, error)
