@@ -32,6 +32,7 @@ from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.message_passing.modules import module_for
 from diffsplit.solvers.problem_facts import (
     has_faint_scale,
+    has_no_scale,
     has_random_rows,
     is_scattered,
 )
@@ -152,7 +153,7 @@ class MessagePassing(SamplingSolver):
         if self.draws:
             samples = yield from self.drawn(prior, r_kept, v_kept.sqrt(), generator)
         reason = "" if bool(good.all()) else UNSETTLED
-        if has_faint_scale(problem):
+        if has_no_scale(problem):
             error = error + SCALE_SPREAD**2 * image.flatten(1).square().mean(1)
         uneven = has_faint_scale(problem) or not is_scattered(problem.operator.pixels)
         if uneven and not has_random_rows(problem):
