@@ -207,7 +207,8 @@ def run(
         values = " | ".join(printed)
         print(f"| {row.label} | {method}, printed | {values} | {evaluations} | – | – |", flush=True)
     for method, solver in row.methods.items():
-        if options.methods and not method.startswith(tuple(options.methods)):
+        plain = method.replace(",", "")
+        if options.methods and not plain.startswith(tuple(options.methods)):
             continue
         closed = method == GAUSSIAN
         prior = gaussian_of(priors) if closed else prior_for(solver, priors)
@@ -252,7 +253,10 @@ def main() -> None:
     )
     options_of.add_argument("--rows", type=names, default=[], help="their names; all by default")
     options_of.add_argument(
-        "--methods", type=names, default=[], help="those whose name starts so; all by default"
+        "--methods",
+        type=names,
+        default=[],
+        help="those whose name starts so, without its commas: 'DCDP V2,DiffEP'; all by default",
     )
     options_of.add_argument(
         "--figure", type=Path, help="also write a picture of each row: NAME.png as NAME-ROW.png"
