@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffsplit.arguments import FAR_OUTSIDE, image_shape
+from diffsplit.arguments import FAR_OUTSIDE, are_counts, image_shape
 from diffsplit.channels import Channel, GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.errors import InputError
 from diffsplit.operators import (
@@ -153,6 +153,8 @@ def _sums(
         if not 0 < ratio <= 64:
             raise InputError(f"ratio is {ratio}; give a positive number such as 1/16 or 0.25.")
         rows = max(1, round(ratio * math.prod(shape)))
+    if not are_counts(rows):
+        raise InputError(f"rows is a whole number from 1 up, not {rows!r:.40}.")
     if operator == "gaussian":
         large = rows * math.prod(shape) > LARGEST_IN_FULL
         return GaussianMatrix(shape, rows, seed, torch.float16 if large else torch.float32)
