@@ -71,7 +71,9 @@ def test_the_filter_solves_its_linear_system() -> None:
     operator = varying_blur()
     rho = torch.randn(3, *operator.shape_out, generator=seed())
     factor = torch.tensor([0.0, 0.3, 50.0])
-    found = operator.adjoint(filtered(operator, rho, factor)).flatten(1).double()
+    u, left = filtered(operator, rho, factor)
+    found = operator.adjoint(u).flatten(1).double()
+    assert left.max() < 1e-3
     a, eye = dense(operator), torch.eye(SIZE).double()
     for i in range(3):
         exact = a.T @ torch.linalg.solve(factor[i] * a @ a.T + eye, rho[i].flatten().double())
@@ -155,6 +157,44 @@ def test_noiseless_measurements_of_any_scale_are_reproduced() -> None:
         y = problem.measure(x, generator=seed(1))
         image = DiffEP()(problem, y, prior, generator=seed(2)).image
         assert (problem.operator.apply(image) - y).square().mean() < 1e-5 * scale**2
+
+
+@pytest.mark.parametrize(("sigma", "solved"), [(0.1, True), (0.0, False)])
+def test_a_recovery_whose_linear_systems_were_not_solved_does_not_count_as_converged(
+    sigma: float, solved: bool
+) -> None:
+    """Singular values that fall to 1e-4 take more than the iterations there are, without noise."""
+    values = torch.logspace(0, -4, SIZE).view(SHAPE)
+    mixed = operators.RandomizedTransform(SHAPE, rows=SIZE, seed=0)
+    operator = hidden(
+        operators.from_function(lambda x: mixed.adjoint(mixed.apply(x) * values.flatten()), SHAPE)
+    )
+    problem, prior = Problem(operator, channels.GaussianNoise(sigma)), white()
+    y = problem.measure(prior.sample(2, seed()), generator=seed(1))
+    result = DiffEP(samples=2)(problem, y, prior, generator=seed(2))
+    assert result.converged is not None
+    assert result.converged.tolist() == [solved, solved]
+    assert ("conjugate gradients" in result.reason) is not solved
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_unit_of_the_measurements_does_not_matter(known: bool, scale: float) -> None:
+    prior, blur = white(), operators.Blur.gaussian(SHAPE, size=5, std=1.0)
+    operator = blur if known else hidden(blur)
+    x = prior.sample(2, seed())
+    images = []
+    for unit in (1.0, scale):
+        for channel in (
+            channels.GaussianNoise(0.1 * unit),
+            channels.Quantized(bits=4, sigma=0.05 * unit, limit=2.0 * unit),
+        ):
+            problem = Problem(unit * operator, channel)
+            y = problem.measure(x, generator=seed(1))
+            images.append(DiffEP()(problem, y, prior, generator=seed(2)).image)
+    for image, same in zip(images[:2], images[2:], strict=True):
+        error = (image - x).square().mean()
+        assert (image - same).square().mean() < 0.01 * error
 
 
 def test_every_kind_of_own_operator_is_renoised() -> None:

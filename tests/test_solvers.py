@@ -95,6 +95,25 @@ def test_the_noise_that_diffep_predicts_is_the_noise_there_is(kind, channel):
     assert result.trace["predicted_error"][-1].mean().item() == pytest.approx(true.item(), rel=0.1)
 
 
+def test_a_first_answer_that_promises_too_much_is_not_kept_over_later_ones():
+    """The curve is 20 times too good; the divergence, measured from the second answer on, is not."""
+
+    class Boastful(GaussianPrior):
+        def error(self, sigma):
+            return super().error(sigma) / 20
+
+    honest, operator = _smooth_prior(), _operators(500)["hadamard"]
+    boastful = Boastful(SHAPE, 0.1, torch.logspace(0, -3, SIZE).view(SHAPE))
+    problem = Problem(operator, channels.OneBit(sigma=0.3))
+    x = honest.sample(8, _seed())
+    y = problem.measure(x, generator=_seed(1))
+    errors = [
+        (DiffEP()(problem, y, prior, generator=_seed(2)).image - x).square().mean()
+        for prior in (honest, boastful)
+    ]
+    assert errors[1] < 1.1 * errors[0]
+
+
 def test_one_bit_recovery_of_a_mixture_finds_the_right_component():
     means = torch.where(torch.rand((5, *SHAPE), generator=_seed(3)) < 0.5, -0.5, 0.5)
     prior = GaussianMixturePrior(means, [0.01] * 5)

@@ -68,7 +68,11 @@ class ResidualUNet(PatchedUNet):
         linear = self.gaussian.scale(x, 1.0, sigma)
         norm = (s.square() + self.sigma_data**2).sqrt()
         f = self._network(torch.cat([linear / self.sigma_data, x / norm], 1), sigma)
-        return linear + self.gaussian.error(sigma).sqrt().view_as(s) * f
+        return linear + self.output_scale(sigma).view_as(s) * f
+
+    def output_scale(self, sigma: Tensor) -> Tensor:
+        """√v_G(σ), what F is multiplied by, ``(B,)`` for σ ``(B,)``."""
+        return self.gaussian.error(sigma).sqrt()
 
     def to(self, device: str | torch.device) -> Self:
         self.gaussian.to(device)
@@ -110,9 +114,6 @@ class ResidualPrior(ResidualUNet, PatchedDenoiser):
             unet, gaussian, sigma_data, patch, sigma_min, sigma_max, mean_square, facts
         )
         self.curve = curve
-
-    def output_scale(self, sigma: Tensor) -> Tensor:
-        return self.gaussian.error(sigma).sqrt()
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._corrected(x, sigma)

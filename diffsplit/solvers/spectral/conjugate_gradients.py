@@ -49,12 +49,15 @@ from diffsplit.solvers.spectral.observation import linearized, with_noise
 __all__ = ["ConjugateGradientModule", "filtered"]
 
 
-def filtered(operator: LinearOperator, rho: Tensor, factor: Tensor) -> Tensor:
-    """(d A Aᵀ + I)⁻¹ ρ ``(B, *shape_out)``, by conjugate gradients.
+def filtered(operator: LinearOperator, rho: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """u = (d A Aᵀ + I)⁻¹ ρ ``(B, *shape_out)``, by conjugate gradients, and what is left.
 
     Args:
         rho: ρ ``(B, *shape_out)``.
         factor: d ≥ 0 of each ``(B,)``.
+
+    Returns:
+        u, and ‖ρ − (d A Aᵀ + I) u‖/‖ρ‖ ``(B,)``.
     """
     shape = (-1, *operator.shape_out)
 
@@ -63,8 +66,10 @@ def filtered(operator: LinearOperator, rho: Tensor, factor: Tensor) -> Tensor:
 
     flat = rho.flatten(1)
     root = factor.sqrt().unsqueeze(1).expand_as(flat)
-    u, _ = conjugate_gradients(gram, root, 1.0, operator.gram.mean, flat)
-    return u.view(shape)
+    u, ku = conjugate_gradients(gram, root, 1.0, operator.gram.mean, flat)
+    tiny = torch.finfo(flat.dtype).tiny
+    left = (flat - root * ku - u).norm(dim=1) / flat.norm(dim=1).clamp(min=tiny)
+    return u.view(shape), left
 
 
 class ConjugateGradientModule(RenoisingModule):
@@ -76,6 +81,7 @@ class ConjugateGradientModule(RenoisingModule):
     """
 
     alike = False
+    unsolved: Tensor
 
     def __init__(self, problem: Problem, y: Tensor, mean_square: float) -> None:
         self.operator, self.y = problem.operator, y
@@ -86,6 +92,7 @@ class ConjugateGradientModule(RenoisingModule):
         self.alpha = torch.full_like(self.start, LARGEST)
         self._observe(self.x, self.start)
         self.dual = torch.zeros_like(self.residual)
+        self.unsolved = torch.zeros_like(self.start)
 
     def _observe(self, x: Tensor, w: Tensor) -> None:
         """Linearize the channel at A x: the residual s̃ − A x, ν, and w by the evidence."""
@@ -107,7 +114,7 @@ class ConjugateGradientModule(RenoisingModule):
         eta = self.operator.apply(inner - first)
         eta = eta + column(outer, eta) * randn_like(residual, generator)
         factor = ((variance - omega) / noise).repeat(2)
-        moved = self._adjoint_of_filtered(torch.cat([residual, eta]), factor)
+        moved = self.operator.adjoint(self._solved(torch.cat([residual, eta]), factor))
         step, fresh = (column(variance / noise, x) * part for part in moved.chunk(2))
         self.x, self.fresh = x, first + fresh
         return x + step + self.fresh
@@ -138,17 +145,18 @@ class ConjugateGradientModule(RenoisingModule):
         noise = column(self.noise, self.residual)
         rest = self.residual - noise * self.dual
         variance = torch.cat([DUAL_STEP * level.square(), self.error])
-        found = filtered(
-            self.operator, rest.repeat(2, *(1,) * (rest.ndim - 1)), variance / self.noise.repeat(2)
-        )
-        change, moved = found.chunk(2)
+        both = rest.repeat(2, *(1,) * (rest.ndim - 1))
+        change, moved = self._solved(both, variance / self.noise.repeat(2)).chunk(2)
         self.dual = self.dual + change / noise
         return x + column(self.error / self.noise, x) * self.operator.adjoint(moved)
 
     def _moved(self, x: Tensor, w: Tensor, residual: Tensor) -> Tensor:
         """x + w Aᵀ (w A Aᵀ + ν I)⁻¹ residual."""
         share = w / self.noise
-        return x + column(share, x) * self._adjoint_of_filtered(residual, share)
+        return x + column(share, x) * self.operator.adjoint(self._solved(residual, share))
 
-    def _adjoint_of_filtered(self, rho: Tensor, factor: Tensor) -> Tensor:
-        return self.operator.adjoint(filtered(self.operator, rho, factor))
+    def _solved(self, rho: Tensor, factor: Tensor) -> Tensor:
+        """`filtered` for one or more systems of each image, with a note of what they left."""
+        u, left = filtered(self.operator, rho, factor)
+        self.unsolved = left.view(-1, len(self.start)).amax(0).maximum(self.unsolved)
+        return u

@@ -35,10 +35,13 @@ class RenoisingModule(ABC):
     Attributes:
         alike: whether A shows all directions that it sees equally well.
         error: w, the error variance of the last estimate by the evidence ``(B,)``.
+        unsolved: the most that a linear system of the walk left, as a share of its right side
+            ``(B,)``; None where each direction is solved exactly.
     """
 
     alike: bool
     error: Tensor
+    unsolved: Tensor | None = None
 
     @abstractmethod
     def finest(self) -> Tensor:

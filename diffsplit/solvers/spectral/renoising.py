@@ -68,6 +68,12 @@ ORDER = 1.9
 """Of the reverse diffusion: with 2 the variance of a Gaussian's samples is 1 to 4 % too large."""
 SCALE_SPREAD = 0.4
 """Relative standard deviation of an answer's scale where single bits hardly tell it."""
+SOLVED = 0.1
+"""The most that a linear system may leave where a walk counts as converged."""
+UNSOLVED = (
+    "conjugate gradients did not solve the linear systems of the operator, which is nearly "
+    "singular and has next to no noise: details may be missing"
+)
 FAINT_SCALE = (
     "single bits with little noise, behind an operator whose rows are not random, hardly tell the "
     "contrast of a picture: it may be wrong"
@@ -132,11 +138,13 @@ class Renoising(SamplingSolver):
     def _solve(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
-        mean, draws = None, []
+        mean, draws, modules = None, [], []
         if self.output == "mean":
-            mean = yield from self._mean(problem, y, prior, generator)
+            modules.append(module_for(problem, y, prior))
+            mean = yield from self._mean(problem, y, prior, generator, modules[-1])
         for number in range(1, self.draws + 1):
-            draw = yield from self._sample(problem, y, prior, generator, number)
+            modules.append(module_for(problem, y, prior))
+            draw = yield from self._sample(prior, generator, modules[-1], number)
             draws.append(draw)
         samples = torch.stack(draws) if draws else None
         if mean is None:
@@ -145,12 +153,16 @@ class Renoising(SamplingSolver):
         error = None
         if samples is not None and len(samples) > 1:
             error = samples.var(0).flatten(1).mean(1)
-        if not has_faint_scale(problem):
+        if has_faint_scale(problem):
+            if error is not None:
+                error = error + SCALE_SPREAD**2 * mean.flatten(1).square().mean(1)
+            unsure = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+            return self.answer(mean, samples, error, unsure, FAINT_SCALE)
+        left = [module.unsolved for module in modules if module.unsolved is not None]
+        if not left:
             return self.answer(mean, samples, error)
-        if error is not None:
-            error = error + SCALE_SPREAD**2 * mean.flatten(1).square().mean(1)
-        unsure = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        return self.answer(mean, samples, error, unsure, FAINT_SCALE)
+        solved = torch.stack(left).amax(0) <= SOLVED
+        return self.answer(mean, samples, error, solved, "" if bool(solved.all()) else UNSOLVED)
 
     def _kappa(self, problem: Problem, alike: bool) -> float:
         if self.hidden_noise is not None:
@@ -160,10 +172,15 @@ class Renoising(SamplingSolver):
         return 4.0 if alike else 1.0
 
     def _mean(
-        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
+        self,
+        problem: Problem,
+        y: Tensor,
+        prior: Denoiser,
+        generator: Generators,
+        data: RenoisingModule,
     ) -> Generator[State, None, Tensor]:
         """One walk down the grid to the posterior mean ``(B, *shape)``."""
-        data, faint = module_for(problem, y, prior), has_faint_scale(problem)
+        faint = has_faint_scale(problem)
         end = 1.0 if problem.channel.outcomes == 2 else 0.25  # of the noise of what is seen best
         kappa = self._kappa(problem, data.alike)
         x = zeros_for(problem, y)
@@ -183,14 +200,14 @@ class Renoising(SamplingSolver):
         return x_end
 
     def _sample(
-        self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators, number: int
+        self, prior: Denoiser, generator: Generators, data: RenoisingModule, number: int
     ) -> Generator[State, None, Tensor]:
         """One posterior sample ``(B, *shape)``.
 
         Args:
+            data: the measurement half, fresh.
             number: of the walk, for its states.
         """
-        data = module_for(problem, y, prior)
         high = highest(prior)
         r = data.posterior_start(high, generator)
         grid = log_grid(LOWEST, high, self.levels)[::-1] if self.levels > 1 else [high]
