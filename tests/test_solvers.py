@@ -96,7 +96,7 @@ def test_the_noise_that_diffep_predicts_is_the_noise_there_is(kind, channel):
 
 
 def test_a_first_answer_that_promises_too_much_is_not_kept_over_later_ones():
-    """The curve is 20 times too good; the divergence, measured from the second answer on, is not."""
+    """The curve is 20 times too good; the divergence, measured from then on, is not."""
 
     class Boastful(GaussianPrior):
         def error(self, sigma):
