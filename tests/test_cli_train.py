@@ -18,7 +18,7 @@ pytest.importorskip("accelerate")
     (("--channels", "64,wide"), "--channels 64,wide"),
     (("--channels", "8"), "multiples of 16"),
     (("--sigma-min", 5, "--sigma-max", 1), "sigma_min"),
-    (("--latent", "--init", "cats-64"), "--init"),
+    (("--latent", "--init", "cats-64"), "is a diffusion model"),
     (("--autoencoder-images", 4), "--latent"),
 )
 def test_training_refuses_what_cannot_be_trained(

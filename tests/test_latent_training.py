@@ -12,8 +12,9 @@ import diffsplit as ds
 from diffsplit import load_prior
 from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8, load_images
-from diffsplit.priors import LatentPrior
-from diffsplit.training.autoencoder import AutoencoderRun
+from diffsplit.metrics import psnr
+from diffsplit.priors import LatentPrior, ResidualPrior
+from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
 from diffsplit.training.latent import train_latent
 
 pytest.importorskip("accelerate")
@@ -62,6 +63,47 @@ def test_a_few_steps_improve_an_autoencoder(pictures):
         run.update()
     (after,) = run.errors()
     assert after < 0.6 * before
+
+
+def test_an_autoencoder_that_starts_from_another_codes_images_as_that_one_does(
+    trained_latents, pictures
+):
+    images = load_images(pictures, 16)
+    start = load_prior(trained_latents).autoencoder
+    run = AutoencoderRun(CODER, images, images, accelerator(), start)
+    x = from_uint8(images)
+    expected = start.decode(start.encode(x).latent_dist.mode(), return_dict=False)[0]
+    torch.testing.assert_close(run.reconstruct(images), expected.clamp(-1, 1), atol=1e-4, rtol=0)
+    z = run.model.encode(x).latent_dist.mode().transpose(0, 1).flatten(1)
+    covariance = torch.cov(z)
+    assert covariance[0, 0] > covariance[1, 1]
+    assert covariance[0, 1].abs() < 1e-3 * covariance[0, 0]
+
+
+def test_fewer_latents_than_those_of_the_start_keep_nearly_all(pictures, trained_latents):
+    images = load_images(pictures, 64)
+    prior = load_prior("cats-64-latent")
+    whole = psnr(prior.decode(prior.encode(from_uint8(images))), from_uint8(images)).mean()
+    config = AutoencoderConfig(batch=4, latent_channels=3)
+    run = AutoencoderRun(config, images, images, accelerator(), prior.autoencoder)
+    assert psnr(run.reconstruct(images), from_uint8(images)).mean() > whole - 2
+    start = load_prior(trained_latents).autoencoder
+    with pytest.raises(InputError, match="2 latent channels"):
+        AutoencoderRun(replace(CODER, latent_channels=3), images, images, accelerator(), start)
+
+
+def test_a_denoiser_of_latents_may_correct_a_linear_one(pictures, trained_latents, tmp_path):
+    residual = replace(DENOISER, form="residual")
+    prior = train_latent(
+        pictures, tmp_path / "prior", CODER, residual, init=trained_latents, cpu=True
+    )
+    assert isinstance(prior.latent, ResidualPrior)
+    again = load_prior(tmp_path / "prior")
+    z = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again.latent.denoise(z, 1.0), prior.latent.denoise(z, 1.0))
+    assert prior.facts["autoencoder_started_from"] == trained_latents.name
+    # It starts at the error of the linear denoiser, which is below that of no denoiser at all.
+    assert prior.latent.error(1.0) < 1.2 * float(prior.latent.gaussian.error(torch.tensor(1.0)))
 
 
 def test_resuming_a_finished_run_changes_nothing(trained_latents, pictures, tmp_path):

@@ -34,6 +34,7 @@ def train(
     init: Annotated[str | None, typer.Option(metavar="PRIOR")] = None,
     latent: Annotated[bool, typer.Option("--latent")] = False,
     autoencoder_images: Annotated[int | None, typer.Option(min=1)] = None,
+    latent_channels: Annotated[int | None, typer.Option(min=1)] = None,
     validation: Annotated[Path | None, typer.Option()] = None,
     cpu: Annotated[bool, typer.Option("--cpu")] = False,
     name: Annotated[str | None, typer.Option()] = None,
@@ -67,10 +68,11 @@ def train(
         resume: Go on from the checkpoint in --out, with the options it was started with; --images,
             --lr, --augment and those of ln σ may be given anew.
         init: Start from this prior instead of random weights: a bundled name or a folder that this
-            command wrote.
+            command wrote; with --latent a latent one, whose autoencoder is the start.
         latent: Train an autoencoder first, and the diffusion model on its latents: for recover
             --solver dcdp-latent.
         autoencoder_images: With --latent: length of the first run; 120000 by default.
+        latent_channels: With --latent: numbers that stand for a square of pixels; 4 by default.
         validation: Folder or zip of images to measure the error on, given again with --resume;
             without it 2 % of the training images are kept out.
         cpu: Use the CPU even if there is a GPU.
@@ -84,10 +86,12 @@ def train(
         diffsplit train faces.zip --out my-faces --size 256 --form residual --patch 4
         diffsplit train cats.zip --out my-latent-cats --latent
     """
-    if latent and init is not None:
-        raise InputError("--init starts a model of pixels; leave out --latent or --init.")
-    if autoencoder_images is not None and not latent:
-        raise InputError("--autoencoder-images belongs to --latent; leave it out or add that.")
+    for option, value in (
+        ("--autoencoder-images", autoencoder_images),
+        ("--latent-channels", latent_channels),
+    ):
+        if value is not None and not latent:
+            raise InputError(f"{option} belongs to --latent; leave it out or add that.")
     widths = None if channels is None else _widths(channels)
     options = _given(
         images=images,
@@ -112,9 +116,15 @@ def train(
 
         new = AutoencoderConfig(), LATENT_CONFIG
         first, second = started_latent_config(out) if resume else new
-        coder = _given(size=size, images=autoencoder_images, batch=batch, lr=lr)
+        coder = _given(
+            size=size,
+            images=autoencoder_images,
+            batch=batch,
+            lr=lr,
+            latent_channels=latent_channels,
+        )
         first, second = replace(first, **coder), replace(second, **options)
-        shape = train_latent(source, out, first, second, **shared).shape
+        shape = train_latent(source, out, first, second, init=init, **shared).shape
     else:
         from diffsplit import training
 

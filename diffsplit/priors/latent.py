@@ -20,7 +20,9 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser, LatentModel
 from diffsplit.priors.checks import check_batch, check_shape, checked_number
 from diffsplit.priors.edm import EDMPrior
-from diffsplit.priors.storage import described, load_part, save_part, write_folder
+from diffsplit.priors.patched import PatchedDenoiser
+from diffsplit.priors.residual import ResidualPrior
+from diffsplit.priors.storage import described, load_part, read_config, save_part, write_folder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel
@@ -132,26 +134,29 @@ class LatentPrior(LatentModel):
         return result
 
     def save(self, folder: Path, half: bool = True) -> None:
-        """Write ``vae/`` (diffusers layout), ``latent/`` (see `EDMPrior.save`) and ``prior.json``.
+        """Write ``vae/`` (diffusers layout), ``latent/`` (that prior) and ``prior.json``.
 
         Args:
             half: store the weights in float16, at half the size.
 
         Raises:
-            InputError: the parts are not an `AutoencoderKL` and an `EDMPrior`.
+            InputError: the parts are not an `AutoencoderKL` and a `PatchedDenoiser`.
         """
         from diffusers import AutoencoderKL
 
-        if not isinstance(self.autoencoder, AutoencoderKL) or not isinstance(self.latent, EDMPrior):
+        latent = self.latent
+        if not isinstance(self.autoencoder, AutoencoderKL) or not isinstance(
+            latent, PatchedDenoiser
+        ):
             raise InputError(
-                "only a latent prior of an AutoencoderKL and an EDMPrior can be saved; a published "
-                "model is already a folder."
+                "only a latent prior of an AutoencoderKL and a denoiser of `diffsplit train` can "
+                "be saved; a published model is already a folder."
             )
         scale = {"scaling_factor": self.scaling, "shift_factor": self.shift}
         config = {"scaling": self.scaling, "shift": self.shift, "facts": self.facts}
         with write_folder(folder, self.format, {"shape": list(self.shape), **config}) as temporary:
             save_part(self.autoencoder, temporary / "vae", half, **scale)
-            self.latent.save(temporary / "latent", half)
+            latent.save(temporary / "latent", half)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> LatentPrior:
@@ -162,6 +167,9 @@ class LatentPrior(LatentModel):
         """
         with described(folder, cls.format) as config:
             autoencoder = load_part("AutoencoderKL", folder, "vae", device)
-            latent = EDMPrior.load(folder / "latent", device)
+            kind = read_config(folder / "latent").get("format")
+            latent = (ResidualPrior if kind == ResidualPrior.format else EDMPrior).load(
+                folder / "latent", device
+            )
             scaling, shift = float(config["scaling"]), float(config["shift"])
             return cls.from_models(autoencoder, latent, scaling, shift, dict(config["facts"]))

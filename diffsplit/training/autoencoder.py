@@ -4,11 +4,16 @@
 
 for n entries of an image and m of its latents. The divergence keeps latents bounded and smooth, so
 that a small denoiser can learn them; w is too little to cost detail.
+
+A convolutional autoencoder that has learned small images codes large ones nearly as well, so that
+one may start from another's weights. Latents with fewer channels then are the principal directions
+of that one's, which lose least.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +26,19 @@ from diffsplit.io.images import from_uint8
 from diffsplit.plots import image_grid
 from diffsplit.training.config import RunConfig, multiples_of_16
 from diffsplit.training.denoiser import flipped_at_random
-from diffsplit.training.pictures import Pictures
+from diffsplit.training.pictures import Pictures, as_floats
 from diffsplit.training.run import Run, seeded_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import AutoencoderKL
 
-__all__ = ["AutoencoderConfig", "AutoencoderRun", "build_autoencoder"]
+__all__ = ["AutoencoderConfig", "AutoencoderRun", "build_autoencoder", "images_at_once"]
+
+LOOKED_AT = 16
+"""Images whose latents tell the principal directions."""
+ENCODED = 256 * 3 * 64**2
+"""Entries of the images that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,70 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
     )
 
 
+def images_at_once(shape: Sequence[int]) -> int:
+    """How many of some images ``(…, C, H, W)`` to encode together."""
+    return max(1, ENCODED // math.prod(shape[-3:]))
+
+
+def take_over(
+    model: AutoencoderKL, start: AutoencoderKL, config: AutoencoderConfig, images: Tensor
+) -> None:
+    """Give ``model`` the weights of ``start``, for its latents' first principal directions.
+
+    For latents c of ``start``, with mean m and principal directions in the rows of V, the new ones
+    are V c, and the decoder gets Vᵀ V c + (I − Vᵀ V) m.
+
+    Args:
+        images: ``(n, 3, S, S)`` on [-1, 1], that the directions are those of.
+
+    Raises:
+        InputError: the two do not have the same widths, or ``start`` has fewer latent channels.
+    """
+    widths, channels = tuple(start.config.block_out_channels), start.config.latent_channels
+    count = config.latent_channels
+    if widths != config.channels or channels < count:
+        raise InputError(
+            f"the autoencoder to start from has widths {widths} and {channels} latent channels, "
+            f"and {config.channels} and {count} are wanted; start from another."
+        )
+    with torch.no_grad():
+        codes = start.encode(images).latent_dist.mode().transpose(0, 1).flatten(1)
+    directions = torch.linalg.eigh(torch.cov(codes))[1].T.flip(0)[:count]
+    weights = dict(start.state_dict())
+    # The encoder's last two layers become one, and the decoder's first two.
+    nothing = torch.zeros_like(directions)
+    rotation = torch.cat(
+        [
+            torch.cat([directions, nothing], 1),  # of the means
+            torch.cat([nothing, directions.square()], 1),  # of the logarithmic variances
+        ]
+    )
+    both = rotation @ weights["quant_conv.weight"].flatten(1)
+    shift = rotation @ weights["quant_conv.bias"]
+    weights["encoder.conv_out.weight"] = torch.einsum(
+        "ij,jkhw->ikhw", both, weights["encoder.conv_out.weight"]
+    )
+    weights["encoder.conv_out.bias"] = both @ weights["encoder.conv_out.bias"] + shift
+    weights["quant_conv.weight"] = torch.eye(2 * count).view(2 * count, 2 * count, 1, 1)
+    weights["quant_conv.bias"] = torch.zeros(2 * count)
+    mix = weights["post_quant_conv.weight"].flatten(1)
+    mean = codes.mean(1)
+    constant = weights["post_quant_conv.bias"] + mix @ (mean - directions.T @ (directions @ mean))
+    into, first = mix @ directions.T, weights["decoder.conv_in.weight"]
+    weights["post_quant_conv.weight"] = torch.eye(count).view(count, count, 1, 1)
+    weights["post_quant_conv.bias"] = torch.linalg.pinv(into) @ constant
+    weights["decoder.conv_in.weight"] = torch.einsum("ijhw,jk->ikhw", first, into)
+    rest = constant - into @ weights["post_quant_conv.bias"]
+    weights["decoder.conv_in.bias"] = weights["decoder.conv_in.bias"] + first.sum((2, 3)) @ rest
+    model.load_state_dict(weights)
+
+
 class AutoencoderRun(Run):
-    """Training of the autoencoder on images in bytes ``(N, 3, S, S)``."""
+    """Training of the autoencoder on images in bytes ``(N, 3, S, S)``.
+
+    Args:
+        init: an autoencoder to start from, of the same widths.
+    """
 
     watched = ("root-mean-square error of a reconstruction",)
 
@@ -96,9 +168,12 @@ class AutoencoderRun(Run):
         images: Pictures,
         held_out: Tensor,
         accelerator: Accelerator,
+        init: AutoencoderKL | None = None,
     ) -> None:
         with seeded_weights(config.seed):
             self.model = build_autoencoder(config)
+        if init is not None:
+            take_over(self.model, init, config, as_floats(images[:LOOKED_AT]))
         super().__init__(config, self.model, images, accelerator)
         self.images, self.held_out, self.kl = images, held_out, config.kl
 
@@ -118,12 +193,12 @@ class AutoencoderRun(Run):
         clean = from_uint8(images).to(self.accelerator.device)
         parts = [
             self.model.decode(self.model.encode(x).latent_dist.mode(), return_dict=False)[0]
-            for x in torch.split(clean, 64)
+            for x in torch.split(clean, images_at_once(clean.shape))
         ]
         return torch.cat(parts).clamp(-1, 1).cpu()
 
     def errors(self) -> list[float]:
-        images = self.held_out[:64]
+        images = self.held_out[: images_at_once(self.held_out.shape)][:64]
         return [(self.reconstruct(images) - from_uint8(images)).square().mean().sqrt().item()]
 
     def pictures(self) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8
 from diffsplit.metrics import psnr
 from diffsplit.priors.latent import LatentPrior
-from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun
+from diffsplit.priors.load import load_kind
+from diffsplit.training.autoencoder import AutoencoderConfig, AutoencoderRun, images_at_once
 from diffsplit.training.card import latent_card
 from diffsplit.training.config import TrainConfig
 from diffsplit.training.denoiser import DenoiserRun
@@ -31,8 +31,6 @@ __all__ = ["LATENT_CONFIG", "started_latent_config", "train_latent"]
 
 LATENT_CONFIG = TrainConfig(size=16, patch=1, channels=(64, 96, 128))
 """The denoiser of the latents of a 64×64 image."""
-ENCODED = 256 * 3 * 64**2
-"""Entries of the images that are encoded at once."""
 LATER = "denoiser_recipe"
 """Where the first run's checkpoint keeps the recipe of the second."""
 
@@ -98,8 +96,8 @@ class LatentDenoiserRun(DenoiserRun):
 
 
 def _check_form(config: TrainConfig) -> None:
-    if config.form != "edm":
-        raise InputError(f"form {config.form}: a denoiser of latents is of the form edm.")
+    if config.form == "gaussian":
+        raise InputError("form gaussian: a denoiser of latents is of the form edm or residual.")
     if config.augment:
         raise InputError("images are augmented, and latents are not; leave out augment.")
 
@@ -114,13 +112,23 @@ def _check_size(autoencoder: AutoencoderConfig, config: TrainConfig) -> None:
         )
 
 
+def _autoencoder_of(init: Path | str) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    prior = load_kind(LatentPrior, init)
+    if not isinstance(prior.autoencoder, AutoencoderKL):
+        raise InputError(f"{init}: has no KL autoencoder to start from; leave out --init.")
+    return prior.autoencoder
+
+
 @torch.no_grad()
-def _encoded(model: AutoencoderKL, images: Pictures, mirrored: bool = False) -> Tensor:
+def _encoded(run: AutoencoderRun, images: Pictures, mirrored: bool = False) -> Tensor:
     """Unscaled latents of images in bytes, or of their mirror images, on the CPU."""
-    device = next(model.parameters()).device
-    parts = batches(images, max(1, ENCODED // math.prod(images.shape[1:])))
-    codes = (model.encode((x.flip(3) if mirrored else x).to(device)) for x in parts)
-    return torch.cat([code.latent_dist.mode().cpu() for code in codes])
+    accelerator, parts = run.accelerator, batches(images, images_at_once(images.shape))
+    inputs = ((x.flip(3) if mirrored else x).to(accelerator.device) for x in parts)
+    with accelerator.autocast():
+        codes = [run.model.encode(x).latent_dist.mode().float().cpu() for x in inputs]
+    return torch.cat(codes)
 
 
 def train_latent(
@@ -130,6 +138,7 @@ def train_latent(
     config: TrainConfig,
     *,
     resume: bool = False,
+    init: Path | str | None = None,
     validation: Path | None = None,
     facts: dict[str, Any] | None = None,
     cpu: bool = False,
@@ -142,6 +151,9 @@ def train_latent(
     Args:
         autoencoder: its recipe.
         config: the denoiser's recipe; its ``size`` is that of the latents.
+        init: name or folder of a latent prior whose autoencoder to start from, of images of any
+            size; the widths are then that one's, whatever its recipe says, and
+            ``latent_channels`` as many as that one has or fewer.
         source, out, resume, validation, facts, cpu: see `train`.
 
     Raises:
@@ -151,6 +163,10 @@ def train_latent(
     accelerator = accelerated(cpu)
     state = opened(out, first / CHECKPOINT, autoencoder, resume)
     changed = autoencoder.changes(state["config"]) if state else {}
+    start = None
+    if init is not None and state is None:
+        start = _autoencoder_of(init)
+        autoencoder = replace(autoencoder, channels=tuple(start.config.block_out_channels))
     _check_form(config)
     _check_size(autoencoder, config)
     config = replace(config, size=autoencoder.size // autoencoder.factor)
@@ -162,14 +178,16 @@ def train_latent(
         )
     images, held_out = load_data(source, replace(config, size=autoencoder.size), validation)
 
-    coder = AutoencoderRun(autoencoder, images, held_out, accelerator)
+    coder = AutoencoderRun(autoencoder, images, held_out, accelerator, start)
+    if start is not None:
+        coder.facts |= {"autoencoder_started_from": Path(str(init)).name}
     fit(coder, out, first, "autoencoder", state, {**(facts or {}), LATER: config.options()})
     kept = psnr(coder.reconstruct(held_out), from_uint8(held_out)).mean().item()
 
-    latents = torch.cat([_encoded(coder.model, images, mirrored) for mirrored in (False, True)])
+    latents = torch.cat([_encoded(coder, images, mirrored) for mirrored in (False, True)])
     shift, scaling = latents.mean().item(), 1 / latents.std().item()
     latents = scaling * (latents - shift)
-    held_out = scaling * (_encoded(coder.model, held_out) - shift)
+    held_out = scaling * (_encoded(coder, held_out) - shift)
     moments = scaling, shift
     run = LatentDenoiserRun(config, latents, held_out, accelerator, coder.model, moments, images)
     run.facts |= {
