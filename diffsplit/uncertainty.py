@@ -2,11 +2,18 @@
 
 The risk of an image is the share of its entries in doubt that lie outside their intervals. In doubt
 is what the measurements leave less certain than 8 bits are: pixels that were measured without noise
-would count as covered, and hide how the others fare. A wider interval has a smaller risk, so the
-factors can be tried from the largest downwards, each tested on the same images without correction
-for their number (risk-controlling prediction sets, Bates et al. 2021; Angelopoulos et al. 2022):
+would count as covered, and hide how the others fare. A wider interval has a smaller risk. So the
+smallest factor with
 
-    with probability 1 − δ over the held-out images,   E min(risk, b) ≤ α,   α = 1 − level.
+    (Σ min(risk_i, b) + b)/(n + 1) ≤ α,   α = 1 − level,
+
+has E min(risk, b) ≤ α on average over the n held-out images and the next one (conformal risk
+control, Angelopoulos, Bates, Fisch, Lei, Schuster 2024, Theorem 1). Who has one set of held-out
+images, and wants to be sure of it, gives a δ. The factors are then tried from the largest
+downwards, each tested on the same images without correction for their number (risk-controlling
+prediction sets, Bates et al. 2021; Angelopoulos et al. 2022):
+
+    with probability 1 − δ over the held-out images,   E min(risk, b) ≤ α.
 
 The test is a bet (Waudby-Smith and Ramdas 2024). Were the mean risk above α, nobody could expect to
 gain by staking a share of a capital of 1 on each image, chosen before its risk is seen:
@@ -44,6 +51,8 @@ __all__ = ["calibrate", "coverage"]
 FACTORS = torch.logspace(-1, 1.5, 501, dtype=torch.float64)
 """What the factor is chosen from, in steps of 1.2 %."""
 
+ROUNDING = 1e-9
+"""By which a mean that should equal α may exceed it."""
 LARGEST_STAKE = 0.75
 """Of the capital, so that one image with a risk of b leaves a quarter of it."""
 
@@ -58,7 +67,7 @@ def calibrate(
     images: Tensor,
     *,
     level: float = 0.9,
-    delta: float = 0.1,
+    delta: float | None = None,
     largest_risk: float | None = None,
     generator: Generators | None = None,
     batch: int = 8,
@@ -73,7 +82,9 @@ def calibrate(
         solver: draws two samples or more, such as ``DiffEP(samples=8)``.
         images: ``(n, *shape)``, independent, and none that the prior was trained on.
         level: share of the entries in doubt that intervals are to hold.
-        delta: δ, the probability with which the guarantee may fail.
+        delta: δ, the probability with which the guarantee may fail for these images; such as 0.1.
+            None stands for a guarantee on average over such sets of images, which makes intervals
+            narrower: with 40 images they cover about 90.5 % instead of 92 % at a level of 90 %.
         largest_risk: b in (1 − level, 1], the most that an image counts with; None stands for
             3 (1 − level), or 1 if that is less. 1 counts every image in full.
         generator: of the measurements and the solver; a sequence of n gives each image its own.
@@ -86,8 +97,10 @@ def calibrate(
     """
     _check(solver, images, batch)
     check_level(level)
-    if not is_number(delta, 0) or not 0 < delta < 1:
-        raise InputError(f"delta lies between 0 and 1, such as 0.1; it is not {delta!r:.40}.")
+    if delta is not None and not (is_number(delta, 0) and 0 < delta < 1):
+        raise InputError(
+            f"delta is None or lies between 0 and 1, such as 0.1; it is not {delta!r:.40}."
+        )
     allowed = 1 - level
     largest = min(1.0, 3 * allowed) if largest_risk is None else largest_risk
     if not is_number(largest, 0) or not allowed < largest <= 1:
@@ -98,7 +111,7 @@ def calibrate(
     if count < needed:
         raise InputError(
             f"a guarantee at level {level} and delta {delta} takes {needed} images or more, and "
-            f"{count} were given; some hundred make intervals narrower."
+            f"{count} {'was' if count == 1 else 'were'} given; some hundred make them narrower."
         )
     generator = default_generator() if generator is None else generator
     check_generators(generator, count)
@@ -144,7 +157,7 @@ def coverage(result: Recovery, images: Tensor, level: float = 0.9) -> Tensor:
     return 1 - _risks(result, images, level, factor)[:, 0]
 
 
-def _images_needed(level: float, delta: float, largest_risk: float) -> int:
+def _images_needed(level: float, delta: float | None, largest_risk: float) -> int:
     """The fewest images that can guarantee anything: as many as if none of them had a risk."""
     most = 1
     while not _controlled(torch.zeros(most, 1), 1 - level, delta, largest_risk):
@@ -175,14 +188,17 @@ def _risks(result: Recovery, images: Tensor, level: float, factors: Tensor) -> T
     return torch.stack(risks)
 
 
-def _controlled(risks: Tensor, allowed: float, delta: float, largest: float) -> Tensor:
-    """Whether a bet on a mean below ``allowed`` wins, per column of risks ``(n, F)``: ``(F,)``.
+def _controlled(risks: Tensor, allowed: float, delta: float | None, largest: float) -> Tensor:
+    """Whether the mean counts as at most ``allowed``, per column of risks ``(n, F)``: ``(F,)``.
 
     Args:
         largest: b; larger risks count as b.
     """
     risks = risks.double().clamp(max=largest)
-    n, win = len(risks), math.log(1 / delta)
+    n = len(risks)
+    if delta is None:
+        return (risks.sum(0) + largest) / (n + 1) <= allowed + ROUNDING
+    win = math.log(1 / delta)
     # Before the first risk one is imagined: at α, with a standard deviation of half of it.
     seen, guess = torch.arange(2, n + 2, dtype=torch.float64)[:, None], (allowed / 2) ** 2
     mean = (allowed + risks.cumsum(0)) / seen

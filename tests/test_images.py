@@ -299,6 +299,12 @@ def test_arrays_that_could_be_read_in_two_ways_are_refused(array: Any, value_ran
         images.from_numpy(array, value_range)
 
 
+def test_the_example_face_is_one_image_on_the_range() -> None:
+    face = images.example_face()
+    assert face.shape == (1, 3, 256, 256)
+    assert -1 <= face.min() < face.max() <= 1
+
+
 def test_the_example_cats_are_eight_different_images_on_the_range() -> None:
     cats = images.example_cats()
     assert cats.shape == (8, 3, 64, 64)

@@ -225,6 +225,25 @@ def test_a_mean_risk_above_the_allowed_passes_in_at_most_delta_of_many_repetitio
         assert passed.float().mean().item() <= delta + room
 
 
+@pytest.mark.parametrize("n", [10, 40])
+@pytest.mark.parametrize("kind", ["alike", "broad", "rare"])
+def test_on_average_over_sets_of_images_the_next_image_has_at_most_the_allowed_risk(
+    kind: str, n: int
+) -> None:
+    """Risks fall by half as a factor doubles; the chosen one is judged on one more image."""
+    shape = 0.5 ** torch.arange(0, 6, 0.05, dtype=torch.float64)
+    drawn_risks = risks(kind, 0.2, n + 1, 2000).double().T
+    left = []
+    for image_risks in drawn_risks:
+        table = image_risks[:, None] * shape
+        safe = _controlled(table[:-1], 0.1, None, 0.3)
+        assert bool(safe[-1])
+        left.append(table[-1, int(safe.long().argmax())])
+    mean, spread = torch.stack(left).mean(), torch.stack(left).std() / len(left) ** 0.5
+    assert mean <= 0.1 + 3 * spread
+    assert mean > 0.5 * 0.1
+
+
 @pytest.mark.parametrize(("n", "safe"), [(40, 0.08), (100, 0.09), (400, 0.095)])
 def test_a_mean_risk_a_little_below_the_allowed_is_recognized(n: int, safe: float) -> None:
     assert _controlled(risks("alike", safe, n, 1000), 0.1, 0.1, 0.3).float().mean() > 0.8
@@ -234,6 +253,7 @@ def test_a_mean_risk_a_little_below_the_allowed_is_recognized(n: int, safe: floa
 def test_as_many_images_are_needed_as_could_guarantee_anything(
     level: float, largest: float
 ) -> None:
+    assert _images_needed(level, None, largest) == max(1, math.ceil(largest / (1 - level) - 1.001))
     n = _images_needed(level, 0.1, largest)
     assert n >= math.log(0.1) / math.log((largest - 1 + level) / largest)
     for count, enough in ((n, True), (n - 1, False)):
@@ -243,13 +263,14 @@ def test_as_many_images_are_needed_as_could_guarantee_anything(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"images": drawn(5, 0)}, "takes 8 images or more, and 5 were given"),
-        ({"images": drawn(20, 0), "largest_risk": 1.0}, "takes 29 images or more"),
+        ({"images": drawn(5, 0), "delta": 0.1}, "takes 8 images or more, and 5 were given"),
+        ({"images": drawn(1, 0)}, "takes 2 images or more, and 1 was given"),
+        ({"images": drawn(20, 0), "delta": 0.1, "largest_risk": 1.0}, "takes 29 images or more"),
         ({"images": "cats"}, "a batch of true images"),
         ({"solver": Exact(samples=1)}, "draw two samples or more"),
         ({"solver": Exact(samples=2, spread=1e-6)}, "no factor up to 32"),
         ({"level": 1.0}, "a level lies between"),
-        ({"delta": 0.0}, "delta lies between"),
+        ({"delta": 0.0}, "delta is None or lies between"),
         ({"largest_risk": 0.05}, "largest_risk lies above"),
         ({"batch": 0}, "batch is a whole number"),
     ],

@@ -1,9 +1,9 @@
-"""``diffsplit demo``: cats or one's own photographs measured and recovered: a figure, a table."""
+"""``diffsplit demo``: pictures are measured and recovered: a figure, a table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +24,8 @@ from diffsplit.cli.gallery import Gallery
 from diffsplit.cli.measure import TaskName
 from diffsplit.cli.report import report
 from diffsplit.errors import InputError
-from diffsplit.io.images import example_cats, load_image, save_image
-from diffsplit.plots import comparison
+from diffsplit.io.images import example_cats, example_face, load_image, save_image
+from diffsplit.plots import comparison, side_by_side
 from diffsplit.priors import load_prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import DiffEP, DiffOneBit
@@ -35,6 +35,11 @@ __all__ = ["demo"]
 
 DEFAULT_TASK = "onebit-cs"
 CATS = 8
+EXAMPLES: dict[tuple[int, ...], tuple[str, Callable[[], Tensor]]] = {
+    (3, 64, 64): ("cat", example_cats),
+    (3, 256, 256): ("face", example_face),
+}
+"""What the bundled pictures show, and how to get them."""
 RATIO = 1 / 16
 """M/N where the task measures sums of pixels, as in the papers; for 1-bit masks half is kept."""
 SIGMA = {"quantized": 0.5, "gaussian-deblur": 0.05, "motion-deblur": 0.05}
@@ -75,8 +80,8 @@ def demo(
         sigma: Noise, before quantization if there is any, for images on [-1, 1] (default: 0.5 for
             few bits, 0.1 for denoise, 0.05 for a blur, 0 otherwise).
         image: A photograph of your own, in any format that Pillow reads; give it again for another.
-            A prior of other images than 64×64 in color needs one.
-        images: How many cats (default 8).
+            Pictures are bundled for priors of 64×64 and of 256×256 in color; others need one.
+        images: How many of the bundled pictures (default: all, eight cats or one face).
         samples: Posterior samples of each image.
         operator: For random sums: gaussian, hadamard, dct, mask; a mask keeps pixels, as many as
             --rows allow.
@@ -87,6 +92,7 @@ def demo(
         diffsplit demo
         diffsplit demo --rows 4096 --operator hadamard -o cats.png
         diffsplit demo --task super-resolution
+        diffsplit demo --prior faces-256
         diffsplit demo --prior faces-256 --image me.jpg
         diffsplit demo --prior faces-256 --image me.jpg --image you.png --task motion-deblur
     """
@@ -94,11 +100,11 @@ def demo(
     target = output or Path(f"diffsplit-demo{suffix}.png")
     check_outputs([(target, PICTURES)], image or [], force or output is None)
     if image and images is not None:
-        raise InputError("--images counts the bundled cats; leave it out beside --image.")
+        raise InputError("--images counts the bundled pictures; leave it out beside --image.")
     place = device_named(device)
     model = load_prior(prior, device=place)
     DiffEP().check_prior(model, model.shape)
-    truth = _photographs(image, model.shape) if image else _cats(images or CATS, model.shape)
+    truth = _photographs(image, model.shape) if image else _bundled(images or CATS, model.shape)
     measured = _problem(truth, task, rows, sigma, operator, seed)
     y = measured.measure(truth, generator=generator(seed, "measure")).to(place)
     measured.operator.to(place)
@@ -109,24 +115,31 @@ def demo(
         gallery.recover(DiffOneBit.for_problem(measured, task), "DiffOneBit")
     gallery.sample(samples)
     height, width = model.shape[-2:]
-    save_image(comparison(gallery.pictures, max(1, round(128 / height))), target)
-    what = f"{len(truth)} {'photograph' if image else 'cat'}{'s' * (len(truth) > 1)}"
+    save_image(_figure(gallery.pictures, max(1, round(128 / height))), target)
+    kind = "photograph" if image else EXAMPLES[tuple(model.shape)][0]
+    what = f"{len(truth)} {kind}{'s' * (len(truth) > 1)}"
     report(gallery.rows, title=f"{what} of {height}×{width} pixels, {_facts(measured, task)}")
     if missing:
         print(f"left out, since no bundled prior fits: {', '.join(missing)}")
     print(f"figure: {target}")
 
 
-def _cats(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Bundled cats, for a prior of their size."""
-    cats = example_cats()[:count]
-    if cats.shape[1:] != shape:
-        sizes = " and ".join("×".join(map(str, size)) for size in (cats.shape[1:], shape))
+def _figure(rows: Sequence[tuple[str, Tensor]], scale: int) -> Tensor:
+    """A row a method; of one image alone, all in a row."""
+    if len(rows[0][1]) > 1:
+        return comparison(rows, scale)
+    return side_by_side([(label.replace("\n", " "), images[0]) for label, images in rows], scale)
+
+
+def _bundled(count: int, shape: tuple[int, ...]) -> Tensor:
+    """Bundled pictures, for a prior of their size."""
+    if tuple(shape) not in EXAMPLES:
+        sizes = " and ".join("×".join(map(str, size)) for size in EXAMPLES)
         raise InputError(
-            f"the bundled pictures and the images of this prior differ in shape ({sizes}); give "
-            "photographs of your own with --image."
+            f"the bundled pictures are of shape {sizes}, and the images of this prior of "
+            f"{'×'.join(map(str, shape))}; give photographs of your own with --image."
         )
-    return cats
+    return EXAMPLES[tuple(shape)][1]()[:count]
 
 
 def _photographs(files: Sequence[Path], shape: tuple[int, ...]) -> Tensor:

@@ -26,6 +26,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "example_cats",
+    "example_face",
     "from_numpy",
     "from_uint8",
     "load_image",
@@ -178,8 +179,20 @@ def example_cats() -> Tensor:
 
     Source: the test part of AFHQ (Choi et al. 2020, CC BY-NC 4.0); see the README beside them.
     """
-    with resources.as_file(resources.files("diffsplit") / "assets" / "cats") as folder:
-        return from_uint8(load_images(folder, 64))
+    return _examples("cats", 64)
+
+
+def example_face() -> Tensor:
+    """One face that the bundled prior has never seen: ``(1, 3, 256, 256)`` on [-1, 1].
+
+    Source: a photograph of NASA, in the public domain; see the README beside it.
+    """
+    return _examples("faces", 256)
+
+
+def _examples(name: str, size: int) -> Tensor:
+    with resources.as_file(resources.files("diffsplit") / "assets" / name) as folder:
+        return from_uint8(load_images(folder, size))
 
 
 def save_image(image: Tensor, path: str | os.PathLike[str]) -> None:
