@@ -16,7 +16,7 @@ from diffsplit import LatentModel, Problem, channels, operators
 from diffsplit.cli.choice import solver_with
 from diffsplit.io.images import load_image
 from diffsplit.io.measurements import save
-from diffsplit.priors import GaussianPrior
+from diffsplit.priors import GaussianPrior, GaussianSpectrum
 from diffsplit.solvers import DCDP, SOLVERS, Answer, DiffEP, DiffOneBit, Solver, State
 from diffsplit.tasks import TASKS
 
@@ -69,7 +69,9 @@ def test_a_new_solver_is_listed_runs_and_has_the_options_of_its_parameters(
     capsys.readouterr()
     error = refused(capsys, tmp_path, *recover, "--force", "--sampler", "cats-64-consistency")
     assert "--sampler belongs to --solver diffep; leave it out" in error
-    assert "needs no prior" in refused(capsys, tmp_path, *recover, "--force", "--prior", "cats-64")
+    for option in (("--prior", "cats-64"), ("--half",)):
+        error = refused(capsys, tmp_path, *recover, "--force", *option)
+        assert f"needs no prior; leave out {option[0]}" in error
 
 
 def test_the_list_names_the_prior_that_each_solver_needs(
@@ -153,6 +155,21 @@ def test_the_same_seed_recovers_the_same_picture(
         options = ("--solver", solver, "--prior", prior, "--steps", 2)
         assert run("recover", measured, "-o", tmp_path / name, *options) == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_in_half_precision_nearly_the_same_picture_comes_back(
+    tmp_path: Path, measured: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = []
+    for i, option in enumerate(((), ("--half",))):
+        assert run("recover", measured, "-o", tmp_path / f"{i}.png", "--prior", prior, *option) == 0
+        pictures.append(load_image(tmp_path / f"{i}.png"))
+    difference = (pictures[0] - pictures[1]).abs().mean()
+    assert difference < 0.05
+    closed_form = tmp_path / "gaussian"
+    GaussianSpectrum(torch.ones(3, SIZE, SIZE)).save(closed_form)
+    recover = ("recover", measured, "-o", tmp_path / "x.png", "--prior", closed_form, "--half")
+    assert "half precision" in refused(capsys, tmp_path, *recover)
 
 
 def test_a_picture_that_does_not_explain_its_measurements_gets_a_warning(

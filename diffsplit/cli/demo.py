@@ -14,11 +14,13 @@ from torch import Tensor
 from diffsplit.cli.common import (
     PICTURES,
     Device,
+    Half,
     Seed,
     check_outputs,
     device_named,
     generator,
     one_of,
+    precision,
 )
 from diffsplit.cli.gallery import Gallery
 from diffsplit.cli.measure import TaskName
@@ -57,6 +59,7 @@ def demo(
     samples: Annotated[int, typer.Option(min=2, max=100)] = 8,
     operator: Annotated[str | None, one_of(OPERATORS)] = None,
     prior: Annotated[str, typer.Option()] = "cats-64",
+    half: Half = False,
     device: Device = "auto",
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force")] = False,
@@ -102,7 +105,7 @@ def demo(
     if image and images is not None:
         raise InputError("--images counts the bundled pictures; leave it out beside --image.")
     place = device_named(device)
-    model = load_prior(prior, device=place)
+    model = load_prior(prior, device=place, dtype=precision(half))
     DiffEP().check_prior(model, model.shape)
     truth = _photographs(image, model.shape) if image else _bundled(images or CATS, model.shape)
     measured = _problem(truth, task, rows, sigma, operator, seed)

@@ -16,11 +16,13 @@ from diffsplit.cli.choice import solver_with
 from diffsplit.cli.common import (
     PICTURES,
     Device,
+    Half,
     Seed,
     check_outputs,
     device_named,
     generator,
     one_of,
+    precision,
     progress,
     say,
 )
@@ -57,6 +59,7 @@ def recover(
     samples: Annotated[int | None, typer.Option(min=1, max=1000)] = None,
     sampler: Annotated[str | None, typer.Option()] = None,
     interval: Annotated[float | None, typer.Option(metavar="LEVEL")] = None,
+    half: Half = False,
     device: Device = "auto",
     seed: Seed = 0,
     truth: Annotated[Path | None, typer.Option()] = None,
@@ -125,7 +128,7 @@ def recover(
     plain, facts = kind(**settings), read_facts(file)
     shape = tuple(facts["image_shape"])
     expected = None if truth is None else _truth(truth, shape, facts["shape"][0])
-    model = _prior(plain, prior, shape, place)
+    model = _prior(plain, prior, shape, place, half)
     if ending is not None:
         settings["ending"] = ending
     if sampling is not None:
@@ -157,15 +160,16 @@ def recover(
 
 
 def _prior(
-    solver: Solver, name: str | None, shape: tuple[int, ...], device: torch.device
+    solver: Solver, name: str | None, shape: tuple[int, ...], device: torch.device, half: bool
 ) -> Prior | None:
     """The prior of that name, or the bundled one of the kind that the solver needs."""
     if solver.requires is None:
-        if name is not None:
-            raise InputError("this solver needs no prior; leave out --prior.")
+        if name is not None or half:
+            option = "--half" if name is None else "--prior"
+            raise InputError(f"this solver needs no prior; leave out {option}.")
         return None
     name = solver.requires.example if name is None else name
-    model = load_prior(name, device=device, shape=shape)
+    model = load_prior(name, device=device, shape=shape, dtype=precision(half))
     solver.check_prior(model, shape)
     return model
 

@@ -149,8 +149,8 @@ def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> N
 def _set_precision(prior: Prior, dtype: torch.dtype) -> None:
     if dtype not in HALF or not isinstance(prior, PatchedUNet):
         raise InputError(
-            f"{dtype} for a {type(prior).__name__}: a dtype is torch.bfloat16 or torch.float16, "
-            "and for the pixel networks that this library trains; leave it out."
+            f"half precision ({dtype}) of a {type(prior).__name__}: it is torch.bfloat16 or "
+            "torch.float16, and for the pixel networks that this library trains; leave it out."
         )
     prior.precision = dtype
 
