@@ -166,6 +166,7 @@ def test_in_half_precision_nearly_the_same_picture_comes_back(
         pictures.append(load_image(tmp_path / f"{i}.png"))
     difference = (pictures[0] - pictures[1]).abs().mean()
     assert difference < 0.05
+    capsys.readouterr()
     closed_form = tmp_path / "gaussian"
     GaussianSpectrum(torch.ones(3, SIZE, SIZE)).save(closed_form)
     recover = ("recover", measured, "-o", tmp_path / "x.png", "--prior", closed_form, "--half")
