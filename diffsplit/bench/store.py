@@ -147,7 +147,7 @@ class Store:
                 "SELECT key, row, solver, image, seed, status, reason, numbers FROM entries "
                 "ORDER BY rowid"
             )
-        return [Entry(*row[:-1], values=json.loads(row[-1])) for row in planned]
+        return [_entry(*row) for row in planned]
 
     def keys(self) -> set[str]:
         """Of all entries that are there, planned or not, except those that miss a solver."""
@@ -233,6 +233,12 @@ class Store:
                 f"the store of results cannot be read ({error}); run the benchmark again, or give "
                 "another folder."
             ) from error
+
+
+def _entry(
+    key: str, row: str, solver: str, image: str, seed: int, status: str, reason: str, numbers: str
+) -> Entry:
+    return Entry(key, row, solver, image, seed, status, reason, json.loads(numbers))
 
 
 def _packed(picture: Tensor) -> tuple[str, tuple[int, ...], bytes]:
