@@ -1,4 +1,4 @@
-r"""The table in LaTeX, as papers print it: methods down, tasks across, the quantities of each below.
+r"""The table in LaTeX, as papers print it: methods down, tasks across, quantities below the tasks.
 
 It needs the package booktabs. A panel holds two tasks, and the panels of a table stand below each
 other. What the paper prints for a method stands in the line below ours.
@@ -33,6 +33,11 @@ _SPECIAL = {
     "’": "'",
     "…": r"\dots{}",
 }
+_GREEK = (
+    r"α\alpha β\beta γ\gamma δ\delta ε\varepsilon ζ\zeta η\eta θ\theta κ\kappa λ\lambda μ\mu ν\nu "
+    r"ξ\xi π\pi ρ\rho σ\sigma τ\tau φ\varphi χ\chi ψ\psi ω\omega Γ\Gamma Δ\Delta Θ\Theta "
+    r"Λ\Lambda Ξ\Xi Π\Pi Σ\Sigma Φ\Phi Ψ\Psi Ω\Omega"
+)
 _MATH = {
     "±": r"\pm",
     "×": r"\times",
@@ -49,17 +54,7 @@ _MATH = {
     "⁺": "^{+}",
     "²": "^{2}",
     "ᵀ": r"^{\top}",
-    **{
-        letter: f"\\{name}"
-        for letter, name in zip(
-            "αβγδεζηθκλμνξπρστφχψωΓΔΘΛΞΠΣΦΨΩ",
-            (
-                "alpha beta gamma delta varepsilon zeta eta theta kappa lambda mu nu xi pi rho "
-                "sigma tau varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
-            ).split(),
-            strict=True,
-        )
-    },
+    **{item[0]: item[1:] for item in _GREEK.split()},
 }
 _MATH_PATTERN = re.compile(f"([{''.join(map(re.escape, _MATH))}])(?:_(\\w+))?")
 
@@ -98,8 +93,8 @@ def _caption(summary: Summary) -> str:
     facts = summary.facts
     parts = [latex_text(facts.title.rstrip(".")) + "."]
     if summary.entries:
-        over = f"Mean ± standard deviation over {summary.counted}; "
-        parts.append(latex_text(over) + "the best is in bold, the second underlined.")
+        over = f"Mean $\\pm$ standard deviation over {summary.counted}"
+        parts.append(f"{over}; the best is in bold, the second underlined.")
     if any(cell.printed for cell in summary.cells.values()):
         parts.append(
             f"Lines in italics are as printed in {latex_text(facts.source or 'the paper')}."
@@ -147,9 +142,9 @@ def _ours(summary: Summary, cell: Cell | None, columns: Sequence[Quantity]) -> l
 
 
 def _number(summary: Summary, cell: Cell | None, column: Quantity) -> str:
-    found = cell and cell.statistics.get(column.name)
-    if cell is None or found is None:
+    if cell is None or column.name not in cell.statistics:
         return "n/a" if cell is not None and cell.done else "--"
+    found = cell.statistics[column.name]
     mean = latex_text(column.text(found.mean))
     if column in (EVALUATIONS, SECONDS):
         return mean

@@ -118,7 +118,7 @@ class Summary:
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, str, str], int]:
-        ranks = {}
+        ranks: dict[tuple[str, str, str], int] = {}
         for row in self.facts.rows:
             for metric in self.metrics:
                 found = {

@@ -28,6 +28,8 @@ def caption(summary: Summary) -> str:
             f"Mean ± standard deviation over {summary.counted}. In each task the best mean is "
             "bold and the second underlined; ↑ means more is better, ↓ less."
         )
+        if any(cell.done and not cell.complete for cell in summary.cells.values()):
+            parts.append("A method that lacks an image is not ranked.")
     if any(cell.printed for cell in summary.cells.values()):
         source = facts.source or "the paper"
         parts.append(f"The columns “paper” hold what {source} prints.")
@@ -110,10 +112,8 @@ def comparisons_csv(comparisons: list[Comparison]) -> str:
     """Paired comparisons, one line a task, pair of methods and quantity."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["row", "first", "second", "quantity", "images", "mean_difference", "low", "high"]
-        + ["share_first_better"]
-    )
+    names = "row first second quantity images mean_difference low high share_first_better"
+    writer.writerow(names.split())
     for one in comparisons:
         bounds = ["", ""] if one.margin is None else [one.mean - one.margin, one.mean + one.margin]
         share = "" if one.share is None else one.share
