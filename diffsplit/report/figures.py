@@ -97,7 +97,6 @@ def _style() -> Iterator[None]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 9,
-        "font.family": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"],
         "font.size": 9,
         "pdf.fonttype": 42,  # text that stays text
         "svg.fonttype": "none",
