@@ -298,7 +298,7 @@ def _reason(error: Mapping[str, Any]) -> str:
     message = words.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     shown = isinstance(error.get("input"), str | int | float) and error["type"] != "value_error"
     given = f", not {error['input']!r:.40}" if shown and error["type"] not in words else ""
-    return message[:1].lower() + message[1:] + given if message[:1] != "I" else message + given
+    return message[:1].lower() + message[1:] + given
 
 
 def _is_inside(field: Sequence[str | int], key: str) -> bool:
