@@ -212,7 +212,7 @@ class Config(_Part):
         metrics: to show, in this order.
         printed: what the paper prints: ``{row: {column: {metric: text}}}``.
         pictures: of how many images the pictures are kept.
-        batch: the most images that a solver gets at once.
+        batch: the most images that a solver gets at once, if their memory allows it.
     """
 
     title: Text
@@ -228,7 +228,7 @@ class Config(_Part):
     metrics: Annotated[list[str], Field(min_length=1)] = ["psnr", "ssim", "lpips"]
     printed: dict[str, dict[str, dict[str, str]]] = {}
     pictures: Annotated[int, Field(ge=0)] = 8
-    batch: Count = 16
+    batch: Count | None = None
 
     @field_validator("metrics")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.io.decoding import decode, image_files
-from diffsplit.io.images import example_cats, example_face, to_uint8
 
 __all__ = ["DATA_SETS", "DATA_VARIABLE", "DataSet", "Images", "find", "load"]
 
@@ -113,11 +113,9 @@ DATA_SETS = {
     ),
 }
 """By the name that a configuration gives."""
-BUNDLED = {
-    "cats": (64, example_cats),
-    "face": (256, example_face),
-}
-"""Pictures that come with the package, their size, and how to get them."""
+_ASSETS = Path(str(resources.files("diffsplit"))) / "assets"
+BUNDLED = {"cats": _ASSETS / "cats", "face": _ASSETS / "faces"}
+"""Pictures that come with the package: eight cats of 64×64, one face of 256×256."""
 FACES = "faces"
 """FFHQ where it is found, else the bundled face."""
 
@@ -171,23 +169,24 @@ def load(
     """
     if name == FACES:
         name = "ffhq" if find("ffhq", root) is not None else "face"
-    if name in BUNDLED and not Path(name).exists():
-        return _bundled(name, count, size, choose)
-    path, words = Path(name), f"{name}"
-    if name in DATA_SETS and not path.exists():
-        found, data = find(name, root), DATA_SETS[name]
-        if found is None:
+    path, words = Path(name), name
+    if name in BUNDLED and not path.exists():
+        path, words = BUNDLED[name], f"the bundled {name}"
+    elif name in DATA_SETS and not path.exists():
+        place, data = find(name, root), DATA_SETS[name]
+        if place is None:
             raise InputError(
                 f"the images of {data.title} are not there: get them from {data.source}, put them "
                 f"into {data.put} in a folder of your choice, and set {DATA_VARIABLE} to it or "
                 "give it with --data."
             )
-        path, words = found, data.title
+        path, words = place, data.title
     listed = [found for found, _ in image_files(path)]
     if not listed:
         raise InputError(f"{path}: holds no image; give a folder or a zip of PNG or JPEG files.")
     chosen = set(_chosen(listed, count, choose))
-    names, pictures = [], []
+    names: list[str] = []
+    pictures: list[Tensor] = []
     for found, source in image_files(path):
         if found in chosen:
             names.append(found.removeprefix(str(path)).lstrip(":/\\"))
@@ -195,20 +194,6 @@ def load(
         if len(pictures) == len(chosen):
             break
     return Images(names, torch.stack(pictures), f"{len(names)} of {words}, {size}×{size}")
-
-
-def _bundled(name: str, count: int, size: int, choose: Literal["first", "spread"]) -> Images:
-    side, example = BUNDLED[name]
-    if size != side:
-        raise InputError(
-            f"the bundled images {name!r} have {side}×{side} pixels, not {size}×{size}; set size to "
-            f"{side}, or give other images."
-        )
-    pixels = to_uint8(example())
-    names = [f"{name}-{i}" for i in range(len(pixels))]
-    kept = _chosen(names, count, choose)
-    rows = [names.index(one) for one in kept]
-    return Images(kept, pixels[rows], f"{len(kept)} of the bundled {name}, {size}×{size}")
 
 
 def _chosen(names: list[str], count: int, choose: Literal["first", "spread"]) -> list[str]:
