@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -31,12 +30,12 @@ from pydantic import (
     model_validator,
 )
 
-from diffsplit.bench.lines import Document, read_yaml
+from diffsplit.bench.lines import Document
 from diffsplit.errors import InputError
 from diffsplit.solvers import SOLVERS
 from diffsplit.tasks import OPERATORS, TASKS
 
-__all__ = ["BASELINE", "METRICS", "Config", "Method", "Priors", "Row", "build", "read"]
+__all__ = ["BASELINE", "METRICS", "Config", "Method", "Priors", "Row", "build"]
 
 BASELINE = "linear-baseline"
 """The solver that stands for `diffsplit.solvers.linear_baseline` of the problem."""
@@ -255,29 +254,15 @@ class Config(_Part):
         return self
 
 
-def read(path: Path, changes: Sequence[str] = ()) -> Config:
-    """The benchmark of a YAML file.
-
-    Args:
-        changes: such as "images=20" or "rows.0.sigma=0.1", see `build`.
-
-    Raises:
-        InputError: there is no such file, or something in it is wrong; the message names the file,
-            the line and the field.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no readable file; give the path of a YAML file.") from error
-    return build(read_yaml(text, str(path)), changes)
-
-
 def build(document: Document, changes: Sequence[str] = ()) -> Config:
     """The benchmark of a YAML document with some of its fields set otherwise.
 
     Args:
         changes: ``KEY=VALUE``, with dots in the key for what is further inside, and the value as
             YAML would have it.
+
+    Raises:
+        InputError: something is wrong; the message names the file, the line and the field.
     """
     values = _changed(document.values, changes)
     try:

@@ -60,8 +60,8 @@ def in_processes(units: Iterable[Unit], workers: int, device: str) -> Iterator[t
         try:
             while queue or running:
                 while queue and len(running) < most:
-                    unit = queue.popleft()
-                    running[pool.submit(_run, unit)] = unit
+                    running[pool.submit(_run, queue[0])] = queue[0]
+                    queue.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     done = future.result()
                     yield running.pop(future), done

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import diffsplit
+from diffsplit.errors import InputError
 from diffsplit.priors.hub import snapshot
 from diffsplit.priors.load import BUNDLE, HUB_ID, bundled_priors
 from diffsplit.priors.storage import CONFIG_NAME
@@ -52,13 +53,18 @@ def hash_of_prior(name: str) -> str:
     """Of all files of a prior: a bundled name, a folder or a hub id.
 
     Raises:
-        InputError: a hub id whose model is not to be had.
+        InputError: there is no such prior, or the hub does not give it.
     """
     folder = Path(name)
     if name in bundled_priors() and not (folder / CONFIG_NAME).is_file():
         folder = BUNDLE / name
     elif not folder.is_dir() and HUB_ID.fullmatch(name):
         folder = snapshot(name, lambda described: None)
+    if not folder.is_dir():
+        raise InputError(
+            f"{name:.200}: no such prior; set priors to a bundled one "
+            f"({', '.join(bundled_priors())}), a folder or a hub id."
+        )
     return _hash_of_folder(folder.resolve())
 
 

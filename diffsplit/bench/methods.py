@@ -11,9 +11,9 @@ from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, Prior, loa
 from diffsplit.problem import Problem
 from diffsplit.solvers import SOLVERS, Solver, linear_baseline
 
-__all__ = ["missing_solver", "prior_of", "solver_of"]
+__all__ = ["KINDS", "missing_solver", "prior_of", "solver_of"]
 
-_KINDS: dict[type[Prior], str] = {
+KINDS: dict[type[Prior], str] = {
     Denoiser: "denoiser",
     ConsistencyModel: "consistency",
     LatentModel: "latent",
@@ -47,7 +47,7 @@ def prior_of(method: Method, priors: Priors) -> str | None:
         return None
     if method.prior is not None:
         return method.prior
-    name = next((name for known, name in _KINDS.items() if issubclass(needed, known)), None)
+    name = next((name for known, name in KINDS.items() if issubclass(needed, known)), None)
     found: str | None = None if name is None else getattr(priors, name)
     if found is None:
         raise InputError(
