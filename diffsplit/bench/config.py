@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -31,12 +30,12 @@ from pydantic import (
     model_validator,
 )
 
-from diffsplit.bench.lines import Document, read_yaml
+from diffsplit.bench.lines import Document
 from diffsplit.errors import InputError
 from diffsplit.solvers import SOLVERS
 from diffsplit.tasks import OPERATORS, TASKS
 
-__all__ = ["BASELINE", "METRICS", "Config", "Method", "Priors", "Row", "build", "read"]
+__all__ = ["BASELINE", "METRICS", "Config", "Method", "Priors", "Row", "build"]
 
 BASELINE = "linear-baseline"
 """The solver that stands for `diffsplit.solvers.linear_baseline` of the problem."""
@@ -212,7 +211,7 @@ class Config(_Part):
         metrics: to show, in this order.
         printed: what the paper prints: ``{row: {column: {metric: text}}}``.
         pictures: of how many images the pictures are kept.
-        batch: the most images that a solver gets at once.
+        batch: the most images that a solver gets at once, if their memory allows it.
     """
 
     title: Text
@@ -228,7 +227,7 @@ class Config(_Part):
     metrics: Annotated[list[str], Field(min_length=1)] = ["psnr", "ssim", "lpips"]
     printed: dict[str, dict[str, dict[str, str]]] = {}
     pictures: Annotated[int, Field(ge=0)] = 8
-    batch: Count = 16
+    batch: Count | None = None
 
     @field_validator("metrics")
     @classmethod
@@ -255,29 +254,15 @@ class Config(_Part):
         return self
 
 
-def read(path: Path, changes: Sequence[str] = ()) -> Config:
-    """The benchmark of a YAML file.
-
-    Args:
-        changes: such as "images=20" or "rows.0.sigma=0.1", see `build`.
-
-    Raises:
-        InputError: there is no such file, or something in it is wrong; the message names the file,
-            the line and the field.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no readable file; give the path of a YAML file.") from error
-    return build(read_yaml(text, str(path)), changes)
-
-
 def build(document: Document, changes: Sequence[str] = ()) -> Config:
     """The benchmark of a YAML document with some of its fields set otherwise.
 
     Args:
         changes: ``KEY=VALUE``, with dots in the key for what is further inside, and the value as
             YAML would have it.
+
+    Raises:
+        InputError: something is wrong; the message names the file, the line and the field.
     """
     values = _changed(document.values, changes)
     try:
@@ -298,7 +283,7 @@ def _reason(error: Mapping[str, Any]) -> str:
     message = words.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     shown = isinstance(error.get("input"), str | int | float) and error["type"] != "value_error"
     given = f", not {error['input']!r:.40}" if shown and error["type"] not in words else ""
-    return message[:1].lower() + message[1:] + given if message[:1] != "I" else message + given
+    return message[:1].lower() + message[1:] + given
 
 
 def _is_inside(field: Sequence[str | int], key: str) -> bool:

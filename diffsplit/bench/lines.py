@@ -24,6 +24,10 @@ class Document:
         self.name, self.values = name, values
         self._root = root
 
+    def with_values(self, values: Any) -> Document:
+        """The same text with other values, whose fields stand where they stood."""
+        return Document(self.name, values, self._root)
+
     def place(self, field: Sequence[str | int]) -> str:
         """``file, line N`` of a field, or of the innermost part around it that is there."""
         return f"{self.name}, line {self._line(field)}"

@@ -225,6 +225,13 @@ class Store:
                 [(name, json.dumps(value, ensure_ascii=False)) for name, value in facts.items()],
             )
 
+    def note(self, name: str, value: Any) -> None:
+        """Set one fact."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO facts VALUES (?, ?)",
+            (name, json.dumps(value, ensure_ascii=False)),
+        )
+
     def _rows(self, query: str, parameters: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._connection.execute(query, parameters).fetchall()
