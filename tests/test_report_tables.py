@@ -60,7 +60,7 @@ def test_a_method_that_lacks_an_image_is_not_ranked_and_says_so() -> None:
     assert [summary.rank(summary.cells["r", s], PSNR) for s in "ABCD"] == [1, 1, None, None]
     assert summary.notes == {"Failed on 1 of 2: Too dark.": "a", "1 of 2 not computed yet.": "b"}
     lines = markdown(summary).splitlines()
-    assert "|  | C <sup>a</sup> | 40.00 | – | – |" in lines
+    assert "|  | C <sup>a</sup> | 40.00 | n/a | n/a |" in lines
     assert "<sup>a</sup> Failed on 1 of 2: Too dark.  " in lines
 
 
@@ -70,7 +70,7 @@ def test_the_markdown_table_shows_ours_beside_the_papers() -> None:
     assert text.splitlines()[:8] == [
         "# Table 1",
         "",
-        "| task | method | PSNR (dB) ↑ | paper | LPIPS ↓ | evaluations | seconds |",
+        "| task | method | PSNR (dB) ↑ | paper | LPIPS ↓ | evaluations ↓ | seconds ↓ |",
         "| :--- | :--- | ---: | ---: | ---: | ---: | ---: |",
         "| ×4 | A | <u>23.00</u> ± 2.58 | 22.05 ± 1.88 | <u>2.300</u> ± 0.258 | 20 | 1.50 |",
         "|  | B | **24.00** ± 3.16 | – | 2.400 ± 0.316 | 20 | 1.50 |",
@@ -139,7 +139,7 @@ def test_the_csv_holds_every_entry_with_every_value_in_full() -> None:
 def test_what_a_method_does_not_give_is_told_from_what_it_could_not_do() -> None:
     entries = [done("r", "A", "i", psnr=20.0), undone("r", "B", "i", "missing", "No such solver.")]
     text = markdown(Summary(MemoryStore(entries, {"metrics": ["psnr", "lpips"]})))
-    assert "| r | A | 20.00 | n/a | – | – |" in text
+    assert "| r | A | 20.00 | n/a | n/a | n/a |" in text
     assert "|  | B <sup>a</sup> | – | – | – | – |" in text
     assert "<sup>a</sup> Not run: No such solver." in text
 

@@ -19,6 +19,7 @@ ROOMS = [
     {"solvers"},
     {"uncertainty", "training"},
     {"bench"},
+    {"report"},
     {"cli", "__main__", "__init__"},
 ]
 """From the ground floor up; a room imports from its own floor and those below it."""

@@ -15,6 +15,7 @@ from diffsplit.cli.demo import demo
 from diffsplit.cli.info import info, solvers
 from diffsplit.cli.measure import measure
 from diffsplit.cli.recover import recover
+from diffsplit.cli.results import report
 from diffsplit.cli.train import distill, train
 
 __all__ = ["COMMANDS", "app"]
@@ -72,7 +73,7 @@ def root(
         print(ctx.get_help())
 
 
-COMMANDS = (demo, measure, recover, compare, bench, solvers, info, train, distill)
+COMMANDS = (demo, measure, recover, compare, bench, report, solvers, info, train, distill)
 
 app.callback(invoke_without_command=True, **_described(root))(root)
 for command in COMMANDS:

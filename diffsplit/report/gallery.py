@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffsplit import plots
+from diffsplit.bench.compute import WHITE_STD
 from diffsplit.bench.store import Entry
 from diffsplit.io.images import from_uint8, to_uint8
 from diffsplit.report.source import Results
@@ -103,8 +104,8 @@ def _error(answer: Tensor, truth: Tensor) -> Tensor:
 
 
 def _deviation(std: Tensor | None) -> Tensor | None:
-    """A stored deviation, whose bytes are gray levels, in units of [-1, 1], as a batch of one."""
-    return None if std is None else std[None].float() / GRAY_LEVELS
+    """A stored deviation, 255 for `WHITE_STD`, in units of [-1, 1], as a batch of one."""
+    return None if std is None else std[None].float() * (WHITE_STD / 255)
 
 
 def _percentile(values: Tensor) -> float:

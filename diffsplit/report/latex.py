@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from diffsplit.report.quantities import EVALUATIONS, SECONDS, Quantity
+from diffsplit.report.quantities import Quantity
 from diffsplit.report.summary import Cell, Summary
 
 __all__ = ["latex", "latex_text"]
 
+_SHORT = {"nfe": "NFE", "seconds": "s"}
+"""Titles, as papers shorten them."""
 TASKS = 2
 """Side by side in a panel."""
 
@@ -82,6 +84,7 @@ def latex(summary: Summary) -> str:
         f"\\par\\footnotesize \\textsuperscript{{{mark}}}~{latex_text(sentence)}\n"
         for sentence, mark in summary.notes.items()
     )
+    notes += "".join(f"\\par\\footnotesize {latex_text(note)}\n" for note in summary.facts.notes)
     return (
         "% needs \\usepackage{booktabs}\n"
         "\\begin{table*}[t]\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}\n"
@@ -103,14 +106,14 @@ def _caption(summary: Summary) -> str:
 
 
 def _panel(summary: Summary, rows: Sequence[str]) -> str:
-    columns: list[Quantity] = [*summary.metrics, EVALUATIONS, SECONDS]
+    columns = summary.columns
     width = len(columns)
     heads, rules = [], []
     for index, row in enumerate(rows):
         heads.append(f"\\multicolumn{{{width}}}{{c}}{{{latex_text(row)}}}")
         left = 2 + index * width
         rules.append(f"\\cmidrule(lr){{{left}-{left + width - 1}}}")
-    titles = [latex_text({"nfe": "NFE", "seconds": "s"}.get(c.name, c.heading)) for c in columns]
+    titles = [latex_text(_SHORT.get(c.name, c.heading)) for c in columns]
     lines = [
         f"\\begin{{tabular}}{{l{'r' * width * len(rows)}}}",
         "\\toprule",
@@ -144,13 +147,11 @@ def _ours(summary: Summary, cell: Cell | None, columns: Sequence[Quantity]) -> l
 def _number(summary: Summary, cell: Cell | None, column: Quantity) -> str:
     if cell is None or column.name not in cell.statistics:
         return "n/a" if cell is not None and cell.done else "--"
-    found = cell.statistics[column.name]
-    mean = latex_text(column.text(found.mean))
-    if column in (EVALUATIONS, SECONDS):
-        return mean
+    mean = latex_text(column.text(cell.statistics[column.name].mean))
     rank = summary.rank(cell, column)
     mean = {1: f"\\textbf{{{mean}}}", 2: f"\\underline{{{mean}}}", None: mean}[rank]
-    return mean if found.std is None else f"{mean} $\\pm$ {latex_text(column.text(found.std))}"
+    spread = summary.spread(cell, column)
+    return mean if spread is None else f"{mean} $\\pm$ {latex_text(spread)}"
 
 
 def _printed(cell: Cell | None, columns: Sequence[Quantity]) -> list[str]:

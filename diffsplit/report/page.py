@@ -21,7 +21,6 @@ from diffsplit.report.figures import as_svg, drawings
 from diffsplit.report.gallery import Shown, gallery, png
 from diffsplit.report.latex import latex
 from diffsplit.report.paired import Comparison, comparisons
-from diffsplit.report.quantities import EVALUATIONS, SECONDS
 from diffsplit.report.source import Results
 from diffsplit.report.summary import Summary
 from diffsplit.report.tables import NOTHING, caption, entries_csv, markdown
@@ -57,15 +56,14 @@ def page(results: Results, summary: Summary, pictures: int = PICTURES) -> str:
     plots, no_plots = _plots(summary)
     facts = summary.facts
     rows = [row for row in facts.rows if summary.of_row(row)]
-    printed = sum(summary.has_printed(metric) for metric in summary.metrics)
+    printed = sum(summary.has_printed(column) for column in summary.columns)
     return environment.get_template("page.html").render(
         summary=summary,
         facts=facts,
         about=_about(summary),
         caption=caption(summary),
         rows=rows,
-        costs=(EVALUATIONS, SECONDS),
-        columns=1 + len(summary.metrics) + printed + 2,
+        width=1 + len(summary.columns) + printed,
         nothing=NOTHING,
         latex=latex(summary),
         markdown=markdown(summary),

@@ -17,12 +17,15 @@ class Quantity:
         title: in the head of a table.
         better: 1 if more is better, -1 if less is, 0 if neither.
         digits: after the point; None for three significant ones.
+        spread: whether its standard deviation says something. A solver takes the same time and
+            number of evaluations for each image of a batch.
     """
 
     name: str
     title: str
     better: int = 0
     digits: int | None = 3
+    spread: bool = True
 
     @property
     def heading(self) -> str:
@@ -53,8 +56,8 @@ def three_digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-EVALUATIONS = Quantity("nfe", "evaluations", -1, None)
-SECONDS = Quantity("seconds", "seconds", -1, None)
+EVALUATIONS = Quantity("nfe", "evaluations", -1, None, spread=False)
+SECONDS = Quantity("seconds", "seconds", -1, None, spread=False)
 
 _KNOWN = {
     known.name: known
@@ -69,12 +72,12 @@ _KNOWN = {
         Quantity("cosine", "cosine similarity", 1),
         Quantity("norm_error", "relative norm error", -1),
         Quantity("bits_per_pixel", "bits per pixel", 0, None),
-        Quantity("memory", "peak memory (GiB)", -1, 2),
+        Quantity("peak_memory", "peak memory", -1, None),
         Quantity("predicted_error", "predicted error", 0, None),
         Quantity("squared_error", "squared error", -1, None),
         Quantity("converged", "converged", 1),
         Quantity("coverage", "coverage", 0),
-        Quantity("operator_calls", "operator calls", -1, None),
+        Quantity("operator_calls", "operator calls", -1, None, spread=False),
         EVALUATIONS,
         SECONDS,
     )

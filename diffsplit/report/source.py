@@ -37,6 +37,7 @@ class Facts:
             the paper has values.
         metrics: names of the quantities to show, in this order.
         printed: the paper's own values, as text: row, then method, then metric.
+        notes: sentences about the run, such as why a metric could not be computed.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Facts:
     solvers: tuple[str, ...]
     metrics: tuple[str, ...]
     printed: Mapping[str, Mapping[str, Mapping[str, str]]]
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, results: Results) -> Facts:
@@ -69,4 +71,5 @@ class Facts:
             solvers=tuple(dict.fromkeys(solvers)),
             metrics=tuple(known.get("metrics") or ("psnr", "ssim", "lpips")),
             printed=printed,
+            notes=tuple(known.get("notes") or ()),
         )

@@ -15,7 +15,7 @@ from functools import cached_property
 from string import ascii_lowercase
 
 from diffsplit.bench.store import Entry
-from diffsplit.report.quantities import Quantity, quantity
+from diffsplit.report.quantities import EVALUATIONS, SECONDS, Quantity, quantity
 from diffsplit.report.source import Facts, Results
 
 __all__ = ["Cell", "Statistic", "Summary"]
@@ -84,6 +84,8 @@ class Summary:
         facts: what the run was.
         entries: all of it.
         metrics: the quantities to show.
+        costs: evaluations and seconds, where they are not among the metrics.
+        columns: all of these, in the order of the table.
         cells: by row and method, each that has anything, in the table's order.
     """
 
@@ -91,6 +93,8 @@ class Summary:
         self.facts = Facts.of(results)
         self.entries = tuple(results.entries())
         self.metrics = tuple(quantity(name) for name in self.facts.metrics)
+        self.costs = tuple(one for one in (EVALUATIONS, SECONDS) if one not in self.metrics)
+        self.columns = (*self.metrics, *self.costs)
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         tried: dict[str, set[tuple[str, int]]] = defaultdict(set)
         for entry in self.entries:
@@ -112,7 +116,7 @@ class Summary:
         """1 for the best of a task, 2 for the second, else None.
 
         Only cells in which every image is done are ranked, and only among at least two. Numbers
-        that read alike share a rank.
+        that read alike share a rank. Costs are ranked where the paper has values of them.
         """
         return self._ranks.get((cell.row, cell.solver, metric.name))
 
@@ -126,6 +130,7 @@ class Summary:
                     for cell in self.of_row(row)
                     if cell.complete
                     and metric.better
+                    and (metric.spread or self.has_printed(metric))
                     and metric.name in cell.statistics
                     and cell.statistics[metric.name].count == cell.expected
                 }
@@ -143,6 +148,11 @@ class Summary:
         """The footnotes: each sentence once, with its mark: a, b, …, z, aa, ab, …"""
         sentences = dict.fromkeys(note for cell in self.cells.values() for note in cell.notes)
         return {sentence: _mark(index) for index, sentence in enumerate(sentences)}
+
+    def spread(self, cell: Cell, metric: Quantity) -> str | None:
+        """The standard deviation as text, where there is one that says something."""
+        found = cell.statistics[metric.name].std
+        return metric.text(found) if found is not None and metric.spread else None
 
     def marks(self, cell: Cell) -> str:
         """The footnote marks of a cell, such as "a,c"."""

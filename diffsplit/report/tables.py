@@ -11,7 +11,7 @@ import io
 import re
 
 from diffsplit.report.paired import Comparison
-from diffsplit.report.quantities import EVALUATIONS, SECONDS, Quantity
+from diffsplit.report.quantities import Quantity
 from diffsplit.report.summary import Cell, Summary
 
 __all__ = ["NOTHING", "caption", "comparisons_csv", "entries_csv", "markdown"]
@@ -39,9 +39,8 @@ def caption(summary: Summary) -> str:
 def markdown(summary: Summary) -> str:
     """The table in Markdown under its title, with its caption and footnotes."""
     head = ["task", "method"]
-    for metric in summary.metrics:
+    for metric in summary.columns:
         head += [metric.heading, *(["paper"] if summary.has_printed(metric) else [])]
-    head += [cost.title for cost in (EVALUATIONS, SECONDS)]
     lines = [head, [":---"] * 2 + ["---:"] * (len(head) - 2)]
     for row in summary.facts.rows:
         for index, cell in enumerate(summary.of_row(row)):
@@ -62,24 +61,21 @@ def markdown(summary: Summary) -> str:
 def _cells(summary: Summary, cell: Cell) -> list[str]:
     marks = f" <sup>{summary.marks(cell)}</sup>" if cell.notes else ""
     texts = [_escaped(cell.solver) + marks]
-    for metric in summary.metrics:
+    for metric in summary.columns:
         texts.append(_number(summary, cell, metric))
         if summary.has_printed(metric):
             texts.append(_escaped(cell.printed.get(metric.name, NOTHING)))
-    for cost in (EVALUATIONS, SECONDS):
-        found = cell.statistics.get(cost.name)
-        texts.append(NOTHING if found is None else cost.text(found.mean))
     return texts
 
 
 def _number(summary: Summary, cell: Cell, metric: Quantity) -> str:
-    found = cell.statistics.get(metric.name)
-    if found is None:
+    if metric.name not in cell.statistics:
         return "n/a" if cell.done else NOTHING
-    mean = metric.text(found.mean)
+    mean = metric.text(cell.statistics[metric.name].mean)
     rank = summary.rank(cell, metric)
     mean = {1: f"**{mean}**", 2: f"<u>{mean}</u>", None: mean}[rank]
-    return mean if found.std is None else f"{mean} ± {metric.text(found.std)}"
+    spread = summary.spread(cell, metric)
+    return mean if spread is None else f"{mean} ± {spread}"
 
 
 def _escaped(text: str) -> str:
@@ -95,9 +91,8 @@ def entries_csv(summary: Summary) -> str:
     Numbers are written in full, so that reading them gives the same numbers. What an entry does not
     have is empty.
     """
-    names = list(dict.fromkeys(metric.name for metric in summary.metrics))
-    names += [name for entry in summary.entries for name in entry.values]
-    names = list(dict.fromkeys(names))
+    shown = [column.name for column in summary.columns]
+    names = list(dict.fromkeys([*shown, *(n for e in summary.entries for n in e.values)]))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["key", "row", "solver", "image", "seed", "status", "reason", *names])
