@@ -144,6 +144,25 @@ def test_what_a_method_does_not_give_is_told_from_what_it_could_not_do() -> None
     assert "<sup>a</sup> Not run: No such solver." in text
 
 
+def test_what_could_not_be_computed_is_explained_below_the_table() -> None:
+    sentence = "LPIPS needs weights_1 that are not here."
+    summary = small(notes=[sentence])
+    assert sentence in markdown(summary)
+    assert latex_text(sentence) in latex(summary)
+
+
+def test_costs_are_ranked_only_where_the_paper_has_them_and_have_no_deviation() -> None:
+    entries = [
+        done("r", s, i, psnr=20.0, seconds=t + d) for s, t in (("A", 1.0), ("B", 2.0))
+        for i, d in (("i", 0.0), ("j", 0.5))
+    ]  # fmt: skip
+    plain = markdown(Summary(MemoryStore(entries, {"metrics": ["seconds"]})))
+    assert "| r | A | 1.25 |" in plain
+    printed = {"r": {"A": {"seconds": "7.5"}}}
+    ranked = markdown(Summary(MemoryStore(entries, {"metrics": ["seconds"], "printed": printed})))
+    assert "| r | A | **1.25** | 7.5 |" in ranked
+
+
 def test_an_empty_run_has_an_empty_table() -> None:
     summary = Summary(MemoryStore([]))
     assert markdown(summary).startswith("# Results")

@@ -2,7 +2,8 @@
 
 The error map is |answer − truth| and the other one the posterior standard deviation, each as the
 root of the mean square over the channels. Both are drawn on one scale for all methods of an image,
-so that they compare: black is 0, white is the 99th percentile of the largest error.
+so that they compare: black is 0, and white the 99th percentile of the error of the median method,
+so that one method that fails does not leave the maps of the others black.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 
 import torch
 from PIL import Image
@@ -89,7 +91,7 @@ def _shown(row: str, image: str, kept: Sequence[tuple[Entry, Mapping[str, Tensor
     ]
     stds = [_deviation(pictures.get("std")) for _, pictures in kept]
     known = [m for m in errors if m is not None] or [m for m in stds if m is not None]
-    top = max((_percentile(m) for m in known), default=None)
+    top = median_low([_percentile(m) for m in known]) if known else None
     answers = tuple(
         Answer(entry, pictures["answer"], _gray(error, top), _gray(std, top))
         for (entry, pictures), error, std in zip(kept, errors, stds, strict=True)

@@ -49,6 +49,7 @@ def markdown(summary: Summary) -> str:
     notes = "".join(
         f"<sup>{mark}</sup> {_escaped(sentence)}  \n" for sentence, mark in summary.notes.items()
     )
+    notes += "".join(f"{_escaped(note)}  \n" for note in summary.facts.notes)
     parts = [
         f"# {_escaped(summary.facts.title)}\n",
         table,
