@@ -1,6 +1,6 @@
 """Faces at 256×256: few bits and restoration, beside the values that the papers print.
 
-    python benchmarks/faces_table.py --data FACES.zip --images 10 --figure faces.png
+    python benchmarks/faces_table.py --data FACES.zip --images 10 --half --figure faces.jpg
     python benchmarks/faces_table.py --data FACES.zip --rows logistic,box --methods DiffEP
 
 Prints a Markdown table to standard output, each line as soon as it is known, and its progress to
@@ -48,6 +48,7 @@ from diffsplit.io.images import from_uint8, load_images
 from diffsplit.metrics import psnr, ssim
 from diffsplit.plots import comparison, measurement_pictures
 from diffsplit.priors import GaussianSpectrum, ResidualPrior
+from diffsplit.priors.patched import PatchedUNet
 from diffsplit.solvers import DiffEP, DiffOneBit, Solver, linear_baseline
 
 SHAPE = (3, 256, 256)
@@ -259,10 +260,13 @@ def main() -> None:
         help="those whose name starts so, without its commas: 'DCDP V2,DiffEP'; all by default",
     )
     options_of.add_argument(
-        "--figure", type=Path, help="also write a picture of each row: NAME.png as NAME-ROW.png"
+        "--figure", type=Path, help="also write a picture of each row: NAME.jpg as NAME-ROW.jpg"
     )
     options_of.add_argument("--side", type=int, default=128, help="of a face in it (default 128)")
     options_of.add_argument("--batch", type=int, default=5, help="faces at once (default 5)")
+    options_of.add_argument(
+        "--half", action="store_true", help="networks of pixels compute in bfloat16"
+    )
     options_of.add_argument("--matrix", action="store_true", help="add the Gaussian matrix")
     options_of.add_argument(
         "--ending", choices=get_args(Ending), default="adapted", help="see DCDP.preset"
@@ -278,6 +282,9 @@ def main() -> None:
         options_of.error("--images, --batch and --side are at least 1.")
     x = spread(from_uint8(load_images(options.data, SHAPE[1])), options.images)
     priors = load_priors(options.prior)
+    for prior in priors:
+        if options.half and isinstance(prior, PatchedUNet):
+            ds.load_prior(prior, dtype=torch.bfloat16)
 
     print(f"{machine()}; {len(x)} faces; mean ± standard deviation over images\n")
     print(

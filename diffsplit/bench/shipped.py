@@ -37,7 +37,8 @@ CUTS: dict[str, dict[str, Any]] = {
         "priors": {"denoiser": "faces-256"},
     },
 }
-"""What a cut sets, over everything that a table says. A table may say more under ``cuts``."""
+"""What a cut sets, over everything that a table says. A table may say more under ``cuts``, see
+`_reduced`."""
 _OF_ROWS = ("data", "size", "priors")
 """What a cut takes away from the rows."""
 
@@ -75,7 +76,7 @@ def find_config(name: str, changes: Sequence[str] = ()) -> Config:
     values = dict(document.values)
     own = values.pop("cuts", None) or {}
     if cut:
-        values = _reduced({**values, **CUTS[cut], **own.get(cut, {})})
+        values = _reduced(values, {**CUTS[cut], **own.get(cut, {})})
     return build(document.with_values(values), changes)
 
 
@@ -83,8 +84,15 @@ def _at() -> list[str]:
     return [f"@{cut}" for cut in CUTS]
 
 
-def _reduced(values: dict[str, Any]) -> dict[str, Any]:
-    """A table on other data: rows that differ in their data alone become one."""
+def _reduced(values: dict[str, Any], cut: dict[str, Any]) -> dict[str, Any]:
+    """A table on other data: rows that differ in their data alone become one.
+
+    Args:
+        cut: fields to set; and ``without``, labels of solvers to leave out, and ``settings``, more
+            of them by the name of a solver.
+    """
+    without, settings = cut.pop("without", []), cut.pop("settings", {})
+    values = {**values, **cut}
     rows: dict[str, dict[str, Any]] = {}
     for row in values["rows"]:
         task = {k: v for k, v in row.items() if k not in (*_OF_ROWS, "label")}
@@ -93,7 +101,11 @@ def _reduced(values: dict[str, Any]) -> dict[str, Any]:
     methods = []
     for method in values["solvers"]:
         kept = [label for label in method.get("rows") or labels if label in labels]
-        if kept:
-            methods.append({**method, "rows": kept} if "rows" in method else method)
+        if not kept or method["label"] in without:
+            continue
+        if method["solver"] in settings:
+            own = {**method.get("settings", {}), **settings[method["solver"]]}
+            method = {**method, "settings": own}
+        methods.append({**method, "rows": kept} if "rows" in method else method)
     printed = {k: v for k, v in values.get("printed", {}).items() if k in labels}
     return {**values, "rows": list(rows.values()), "solvers": methods, "printed": printed}

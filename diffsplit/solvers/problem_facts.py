@@ -16,7 +16,6 @@ __all__ = [
     "MEAN_SQUARE",
     "NOISE_FLOOR",
     "has_faint_scale",
-    "has_no_scale",
     "has_random_rows",
     "is_scattered",
     "leaves_white_errors",
@@ -28,7 +27,7 @@ NOISE_FLOOR = 1e-3
 """Stands for σ_y = 0: a quarter of the rounding error of an 8-bit image."""
 PROBES = 1000
 
-HARDLY_ANY_NOISE, LITTLE_NOISE, MUCH_NOISE = 0.4, 0.6, 1.6
+LITTLE_NOISE, MUCH_NOISE = 0.6, 1.6
 """In a measurement, beside what the pixels of images vary by, 0.5."""
 
 
@@ -56,11 +55,6 @@ def measurement_noise(problem: Problem) -> float:
 def has_faint_scale(problem: Problem) -> bool:
     """Whether single bits have so little noise that they hardly tell the scale of an image."""
     return problem.channel.outcomes == 2 and measurement_noise(problem) < LITTLE_NOISE
-
-
-def has_no_scale(problem: Problem) -> bool:
-    """Whether single bits have hardly any noise, so that only the prior tells an image's scale."""
-    return problem.channel.outcomes == 2 and measurement_noise(problem) < HARDLY_ANY_NOISE
 
 
 def leaves_white_errors(problem: Problem) -> bool:

@@ -37,10 +37,13 @@ class Level(NamedTuple):
     Attributes:
         tau: τ ``(B,)``.
         gain: b ``(B,)``.
+        confounded: share of log b in [0, 1] that a change of log τ cannot be told from, 2/|κ|
+            ``(B,)``: τ/(σ² + τ) for one bit.
     """
 
     tau: Tensor
     gain: Tensor
+    confounded: Tensor
 
 
 def column(v: Tensor, like: Tensor) -> Tensor:
@@ -92,14 +95,15 @@ def level_by_evidence(
     """
     log_predicted = predicted.clamp(min=1e-12).log()
     log_tau, log_gain = log_predicted, predicted.new_zeros(predicted.shape)
-    width = log_gain
+    width = confounded = log_gain
     for step in range(steps):
         tau, q = log_tau.exp(), column(log_gain.exp(), p) * p
         g, h = channel.evidence_score(q, y, column(tau, p))
         score_tau, score_gain = 0.5 * (g.square() - h) * column(tau, p), g * q
         cross = total(score_tau * score_gain)
         if step == 0:
-            width = _gain_width(cross, total(score_tau.square()))
+            confounded = _confounded(cross, total(score_tau.square()))
+            width = GAIN_SPREAD * (1 - confounded).clamp(min=1e-3)
         info_tau, info_gain = 0.5 * total(h.square()) * tau.square(), total(h * q.square())
         bound = 0.9 * (info_tau * info_gain).sqrt()
         cross = cross.minimum(bound).maximum(-bound)
@@ -111,14 +115,14 @@ def level_by_evidence(
         move_gain = (d * slope_gain - cross * slope_tau) / determinant
         log_tau = log_tau + move_tau.clamp(-LONGEST_STEP, LONGEST_STEP)
         log_gain = log_gain + move_gain.clamp(-LONGEST_STEP / 12, LONGEST_STEP / 12)
-    return Level(log_tau.exp(), log_gain.exp())
+    return Level(log_tau.exp(), log_gain.exp(), confounded)
 
 
-def _gain_width(cross: Tensor, square: Tensor) -> Tensor:
-    """The width of log b's prior: `GAIN_SPREAD` (1 − 2/|κ|)₊, κ = Σ s_τ s_b / Σ s_τ².
+def _confounded(cross: Tensor, square: Tensor) -> Tensor:
+    """2/|κ|, at most 1, for κ = Σ s_τ s_b / Σ s_τ²; the prior of log b is narrower by it.
 
     For one bit κ = −2 (σ² + τ)/τ: without noise b is left alone. For real numbers, of which τ and b
     are read apart, κ is near 0, and b is left alone as well.
     """
     kappa = cross.abs() / square.clamp(min=LEAST)
-    return GAIN_SPREAD * (1 - 2 / kappa.clamp(min=LEAST)).clamp(min=1e-3)
+    return (2 / kappa.clamp(min=LEAST)).clamp(max=1)

@@ -32,7 +32,6 @@ from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.message_passing.modules import module_for
 from diffsplit.solvers.problem_facts import (
     has_faint_scale,
-    has_no_scale,
     has_random_rows,
     is_scattered,
 )
@@ -52,8 +51,9 @@ AGREEMENT = 0.7
 """The most by which log v of the evidence and of the model may differ there."""
 
 SCALE_SPREAD = 0.12
-"""Relative standard deviation of an answer's scale where the measurements do not tell it. The error
-of the scale is one number of an image, which the evidence, an average over many, does not show."""
+"""Relative standard deviation of an answer's scale where single bits do not tell it at all, as
+without noise; in noise they tell it from the level in part. The error of the scale is one number of
+an image, which the evidence, an average over many, does not show."""
 NEGLIGIBLE = 1e-6
 """A variance of v1 below which the image is exact: an eighth of a gray level."""
 UNSETTLED = (
@@ -153,8 +153,9 @@ class MessagePassing(SamplingSolver):
         if self.draws:
             samples = yield from self.drawn(prior, r_kept, v_kept.sqrt(), generator)
         reason = "" if bool(good.all()) else UNSETTLED
-        if has_no_scale(problem):
-            error = error + SCALE_SPREAD**2 * image.flatten(1).square().mean(1)
+        if problem.channel.outcomes == 2:
+            spread = SCALE_SPREAD * measurements.confounded
+            error = error + spread.square() * image.flatten(1).square().mean(1)
         uneven = has_faint_scale(problem) or not is_scattered(problem.operator.pixels)
         if uneven and not has_random_rows(problem):
             good, reason = torch.zeros_like(good), NOT_RANDOM

@@ -56,6 +56,7 @@ class MeasurementModule(ABC):
     Attributes:
         message: what the module works from, its level by the evidence.
         predicted: the level that the message came with ``(B,)``.
+        confounded: how far its scale and its level are not told apart, see `Level` ``(B,)``.
     """
 
     def __init__(self, problem: Problem, y: Tensor, x: Tensor, v: Tensor, spread: float) -> None:
@@ -93,6 +94,7 @@ class MeasurementModule(ABC):
         level = level_by_evidence(
             self.channel, message.p, self.y, self.c * message.v, self.spread, self.steps
         )
+        self.confounded = level.confounded
         x, p = (column(level.gain, a) * a for a in (message.x, message.p))
         return Message(x, p, level.tau / self.c)
 
