@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from diffsplit import __version__
 from diffsplit.bench import data
 from diffsplit.bench.compute import Unit
 from diffsplit.bench.config import Config, Method, Row
 from diffsplit.bench.data import Images
-from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_prior, key_of
+from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_prior, key_of, version
 from diffsplit.bench.measures import NETWORK_METRICS, unavailable
 from diffsplit.bench.methods import missing_solver, prior_of
 from diffsplit.bench.store import Entry, Label
@@ -197,7 +196,7 @@ def _facts(config: Config, device: str, words: str, notes: list[str]) -> dict[st
         "source": config.source,
         "machine": f"{platform.system()} {where}, {os.cpu_count()} cores, PyTorch "
         f"{torch.__version__}, {datetime.date.today()}",
-        "version": __version__,
+        "version": version(),
         "rows": [row.label for row in config.rows],
         "solvers": list(columns),
         "metrics": config.metrics,

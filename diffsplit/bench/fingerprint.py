@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import diffsplit
 from diffsplit.errors import InputError
 from diffsplit.priors.hub import snapshot
 from diffsplit.priors.load import BUNDLE, HUB_ID, bundled_priors
 from diffsplit.priors.storage import CONFIG_NAME
 
-__all__ = ["hash_of_code", "hash_of_image", "hash_of_prior", "key_of"]
+__all__ = ["hash_of_code", "hash_of_image", "hash_of_prior", "key_of", "version"]
 
 _ROOMS_WITHOUT_RESULTS = {"bench", "cli", "report", "training"}
 """Parts of the package that no result depends on, but for `_FILES_WITH_RESULTS`."""
@@ -31,11 +31,19 @@ def key_of(facts: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def version() -> str:
+    """Of the package, as it was installed."""
+    try:
+        return metadata.version("diffsplit")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 @cache
 def hash_of_code() -> str:
     """Of this version of the package: of all source files that a result depends on."""
-    root, digest = Path(diffsplit.__file__).parent, hashlib.blake2b(digest_size=16)
-    digest.update(f"{diffsplit.__version__} {torch.__version__}".encode())
+    root, digest = Path(str(resources.files("diffsplit"))), hashlib.blake2b(digest_size=16)
+    digest.update(f"{version()} {torch.__version__}".encode())
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
         if name.split("/")[0] not in _ROOMS_WITHOUT_RESULTS or name in _FILES_WITH_RESULTS:
