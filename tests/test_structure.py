@@ -18,6 +18,7 @@ ROOMS = [
     {"data_steps", "plots", "plausibility"},
     {"solvers"},
     {"uncertainty", "training"},
+    {"bench"},
     {"cli", "__main__", "__init__"},
 ]
 """From the ground floor up; a room imports from its own floor and those below it."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from diffsplit import __version__
+from diffsplit.cli.bench import bench, compare
 from diffsplit.cli.demo import demo
 from diffsplit.cli.info import info, solvers
 from diffsplit.cli.measure import measure
@@ -71,7 +72,7 @@ def root(
         print(ctx.get_help())
 
 
-COMMANDS = (demo, measure, recover, solvers, info, train, distill)
+COMMANDS = (demo, measure, recover, compare, bench, solvers, info, train, distill)
 
 app.callback(invoke_without_command=True, **_described(root))(root)
 for command in COMMANDS:

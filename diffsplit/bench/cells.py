@@ -1,0 +1,208 @@
+"""From a configuration to cells: every row, column, image and seed with its content hash."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffsplit.bench import data
+from diffsplit.bench.compute import Unit
+from diffsplit.bench.config import Config, Method, Row
+from diffsplit.bench.data import Images
+from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_prior, key_of, version
+from diffsplit.bench.measures import NETWORK_METRICS, unavailable
+from diffsplit.bench.methods import missing_solver, prior_of
+from diffsplit.bench.store import Entry, Label
+from diffsplit.devices import memory_of
+from diffsplit.errors import InputError
+
+__all__ = ["Plan", "expand"]
+
+NOWHERE = "–"
+"""The name of the image where a row has none."""
+_SHARE = 0.25
+"""Of the memory of a device, for what a batch takes while it is recovered."""
+_BYTES_PER_BYTE = 1000
+"""What a network takes at most on its way for each byte of an image, see `priors.batches`."""
+_MOST = {"cpu": 16, "cuda": 64}
+"""Images at once, unless a configuration says otherwise: more are no faster."""
+
+
+@dataclass
+class Plan:
+    """What a run consists of.
+
+    Attributes:
+        labels: of all entries, in the order of the table.
+        units: what has to be computed for them, in the order of computing.
+        known: entries that need no computing: a solver or images that are not there, or a setting
+            that is wrong.
+        facts: for `Store.facts`.
+    """
+
+    labels: list[Label] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    known: list[Entry] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def expand(
+    config: Config,
+    device: str = "cpu",
+    root: Path | None = None,
+    fitted: Mapping[str, int] | None = None,
+) -> Plan:
+    """All cells of a configuration.
+
+    Args:
+        device: where they will be computed.
+        root: folder of data sets, see `data.find`.
+        fitted: by the label of a method, the most images at once that fitted the memory before.
+
+    Raises:
+        InputError: no row has images, or an image cannot be read.
+    """
+    wanted = tuple(name for name in NETWORK_METRICS if name in config.metrics)
+    networks = tuple(name for name in wanted if not unavailable(name))
+    plan, words, faults = Plan(), [], []
+    images: dict[tuple[str, int], Images] = {}
+    for row in config.rows:
+        source = row.data or config.data, row.size or config.size
+        try:
+            if source not in images:
+                images[source] = data.load(source[0], config.images, source[1], config.choose, root)
+                words.append(images[source].words)
+            shown = images[source]
+        except InputError as error:
+            faults.append(str(error))
+            shown = None
+        for method in (method for method in config.solvers if method.serves(row.label)):
+            cells = _Cells(config, row, method, device, networks)
+            cells.add(plan, shown, faults[-1] if shown is None else "", (fitted or {}))
+    if not images:
+        raise InputError(faults[0])
+    # The problem of a row is built once for all methods, since the last is kept.
+    place = {row.label: i for i, row in enumerate(config.rows)}
+    plan.units.sort(key=lambda unit: (place[unit.row.label], unit.seed))
+    notes = [*dict.fromkeys([*faults, *filter(None, map(unavailable, wanted))])]
+    plan.facts = _facts(config, device, "; ".join(words), notes)
+    return plan
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of one method in one row."""
+
+    config: Config
+    row: Row
+    method: Method
+    device: str
+    networks: tuple[str, ...]
+
+    def add(self, plan: Plan, images: Images | None, fault: str, fitted: Mapping[str, int]) -> None:
+        """Add them to a plan, or what is missing for them."""
+        missing, failure, prior, weights = missing_solver(self.method) or fault, "", None, ""
+        if not missing:
+            try:
+                prior = prior_of(self.method, self.row.priors.over(self.config.priors))
+            except InputError as error:
+                failure = str(error)
+        if prior is not None:
+            try:
+                weights = hash_of_prior(prior)
+            except InputError as error:  # a model that may be there the next time
+                missing = str(error)
+        names = [NOWHERE] if images is None else images.names
+        hashes = [""] if images is None else [hash_of_image(x) for x in images.pixels]
+        status, reason = ("missing", missing) if missing else ("failed", failure)
+        for seed in self.config.seeds:
+            keys = [self._key(seed, weights, content) for content in hashes]
+            for key, name in zip(keys, names, strict=True):
+                plan.labels.append(Label(key, self.row.label, self.method.label, name))
+                if reason:
+                    labels = key, self.row.label, self.method.label, name
+                    plan.known.append(Entry(*labels, seed, status, reason, {}))
+            if not reason and images is not None:
+                plan.units += self._units(images, hashes, keys, seed, prior, fitted)
+
+    def _key(self, seed: int, weights: str, content: str) -> str:
+        method = {"solver": self.method.solver, "settings": self.method.all_settings}
+        sampler = self.method.settings.get("sampler")
+        return key_of(
+            {
+                "code": hash_of_code(),
+                "device": torch.device(self.device).type,
+                "task": [self.row.task, self.row.parameters],
+                "method": {**method, "preset": self.method.preset},
+                "weights": [weights, hash_of_prior(sampler) if isinstance(sampler, str) else ""],
+                "image": content or [self.row.data, self.config.data],
+                "seed": seed,
+                "networks": sorted(self.networks),
+            }
+        )
+
+    def _units(
+        self,
+        images: Images,
+        hashes: list[str],
+        keys: list[str],
+        seed: int,
+        prior: str | None,
+        fitted: Mapping[str, int],
+    ) -> Iterator[Unit]:
+        """Batches whose bounds do not depend on what is there already."""
+        size = min(self._at_once(images), fitted.get(self.method.label, math.inf))
+        kept = self.config.pictures if seed == self.config.seeds[0] else 0
+        for start in range(0, len(keys), int(size)):
+            part = slice(start, start + int(size))
+            yield Unit(
+                row=self.row,
+                method=self.method,
+                seed=seed,
+                prior=prior,
+                names=tuple(images.names[part]),
+                hashes=tuple(hashes[part]),
+                keys=tuple(keys[part]),
+                pixels=images.pixels[part].numpy(),
+                kept=tuple(i < kept for i in range(start, start + len(keys[part]))),
+                networks=self.networks,
+            )
+
+    def _at_once(self, images: Images) -> int:
+        place = torch.device(self.device)
+        floats = 4 * images.pixels[0].numel()
+        room = _SHARE * memory_of(place) / (_BYTES_PER_BYTE * floats)
+        most = self.config.batch or _MOST.get(place.type, 16)
+        return int(max(1, min(most, room)))
+
+
+def _facts(config: Config, device: str, words: str, notes: list[str]) -> dict[str, Any]:
+    """What a report says of a run."""
+    columns = dict.fromkeys(method.label for method in config.solvers)
+    names = config.priors.model_dump(exclude_none=True)
+    where = platform.machine()
+    if torch.device(device).type == "cuda":
+        where = torch.cuda.get_device_name(torch.device(device))
+    return {
+        "title": config.title,
+        "source": config.source,
+        "machine": f"{platform.system()} {where}, {os.cpu_count()} cores, PyTorch "
+        f"{torch.__version__}, {datetime.date.today()}",
+        "version": version(),
+        "rows": [row.label for row in config.rows],
+        "solvers": list(columns),
+        "metrics": config.metrics,
+        "printed": config.printed,
+        "prior": ", ".join(names.values()),
+        "images": words,
+        "notes": notes,
+        "config": config.model_dump(mode="json"),
+    }

@@ -1,0 +1,320 @@
+"""What a benchmark runs: images, tasks, solvers and seeds, as a YAML file says it.
+
+title: Super-resolution of cats
+data: cats                     # a data set by name, or a folder or zip of images
+images: 8
+size: 64
+priors: {denoiser: cats-64}
+rows:
+  - {label: "×4, σ_y 0.05", task: super-resolution, sigma: 0.05}
+solvers:
+  - {label: DiffEP, solver: diffep}
+  - {label: "DCDP, V1", solver: dcdp, purifier: ddim}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from diffsplit.bench.lines import Document
+from diffsplit.errors import InputError
+from diffsplit.solvers import SOLVERS
+from diffsplit.tasks import OPERATORS, TASKS
+
+__all__ = ["BASELINE", "METRICS", "Config", "Method", "Priors", "Row", "build"]
+
+BASELINE = "linear-baseline"
+"""The solver that stands for `diffsplit.solvers.linear_baseline` of the problem."""
+METRICS = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "lpips_vgg": "LPIPS (VGG)",
+    "sign_consistency": "sign consistency",
+    "cosine": "cosine similarity",
+    "norm_error": "relative norm error",
+    "bits_per_pixel": "bits per pixel",
+    "seconds": "seconds",
+    "nfe": "evaluations",
+    "operator_calls": "operator calls",
+    "peak_memory": "peak memory",
+}
+"""What can be shown of an entry, by name."""
+_LONGEST = 200
+
+
+def _number(value: Any) -> Any:
+    """A number such as 0.25, or a text such as 1/16."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            return value
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=_LONGEST)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Priors(_Part):
+    """A prior for each kind of solver: a bundled name, a folder or a hub id.
+
+    Attributes:
+        denoiser: diffusion model of pixels.
+        consistency: consistency model.
+        latent: diffusion model of latents.
+    """
+
+    denoiser: Text | None = None
+    consistency: Text | None = None
+    latent: Text | None = None
+
+    def over(self, other: Priors) -> Priors:
+        """These, and what is missing of another's."""
+        return Priors(**{**other.model_dump(), **self.model_dump(exclude_none=True)})
+
+
+class Row(_Part):
+    """A task: a row of the table.
+
+    Attributes:
+        label: in the table.
+        task: one of `diffsplit.tasks`; the next six are its parameters, see `tasks.problem`.
+        data, size, priors: of this row, where they are not those of all.
+    """
+
+    label: Text
+    task: str
+    sigma: Annotated[Number | None, Field(ge=0)] = None
+    rows: Count | None = None
+    ratio: Annotated[Number | None, Field(gt=0, le=64)] = None
+    bits: Annotated[int | None, Field(ge=1, le=16)] = None
+    operator: str | None = None
+    fraction: Annotated[Number | None, Field(ge=0, le=1)] = None
+    data: Text | None = None
+    size: Annotated[int | None, Field(ge=1, le=4096)] = None
+    priors: Priors = Priors()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the task that are set, for `tasks.problem`."""
+        names = {"sigma", "rows", "ratio", "bits", "operator", "fraction"}
+        return self.model_dump(include=names, exclude_none=True)
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"there is no task {task!r:.40}; choose one of {', '.join(TASKS)}")
+        return task
+
+    @field_validator("operator")
+    @classmethod
+    def _known_operator(cls, operator: str | None) -> str | None:
+        if operator is not None and operator not in OPERATORS:
+            raise ValueError(f"the operator is one of {', '.join(OPERATORS)}, not {operator!r:.40}")
+        return operator
+
+    @model_validator(mode="after")
+    def _parameters_of_the_task(self) -> Row:
+        known = TASKS[self.task].parameters
+        for name in self.parameters:
+            if name not in known:
+                raise ValueError(f"the task {self.task} has no {name}, only {', '.join(known)}")
+        return self
+
+
+class Method(_Part):
+    """A solver with its settings: a column of the table.
+
+    Attributes:
+        label: in the table; two with one label serve different rows.
+        solver: a name of `diffsplit.solvers.SOLVERS`, or `BASELINE`. One that this version does
+            not have yet is reported as missing.
+        settings: parameters of the solver.
+        purifier, ending: of DCDP, see `DCDP.preset`; the same as among the settings.
+        preset: the task whose preset is taken; by default that of the row.
+        prior: instead of the one of its kind.
+        rows: labels of the rows that it is for; by default all.
+    """
+
+    label: Text
+    solver: Text
+    settings: dict[str, Any] = {}
+    purifier: str | None = None
+    ending: Literal["paper", "adapted"] | None = None
+    preset: str | None = None
+    prior: Text | None = None
+    rows: list[Text] | None = None
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """The settings with ``purifier`` and ``ending``."""
+        return {
+            **self.settings,
+            **self.model_dump(include={"purifier", "ending"}, exclude_none=True),
+        }
+
+    def serves(self, row: str) -> bool:
+        """Whether it is for the row of a label."""
+        return self.rows is None or row in self.rows
+
+    @model_validator(mode="after")
+    def _known_settings(self) -> Method:
+        kind: Any = SOLVERS.get(self.solver)
+        if kind is not None and is_dataclass(kind):
+            known = {field.name for field in fields(kind)}
+            known |= {"ending", "data"} if hasattr(kind, "preset") else set()
+            for name in self.all_settings:
+                if name not in known:
+                    raise ValueError(
+                        f"the solver {self.solver} has no setting {name!r:.40}, only "
+                        f"{', '.join(sorted(known)) or 'none'}"
+                    )
+        return self
+
+
+class Config(_Part):
+    """A benchmark.
+
+    Attributes:
+        title: of the report.
+        source: the table of the paper that it repeats.
+        data: a data set by name, see `diffsplit.bench.data`, or a folder or zip of images.
+        images: how many of each data set.
+        choose: the first of them, or evenly spread over all.
+        size: side in pixels that they are cropped and resized to.
+        priors: by kind.
+        rows, solvers: what is run on what.
+        seeds: each gives an operator, noise and randomness of the solver.
+        metrics: to show, in this order.
+        printed: what the paper prints: ``{row: {column: {metric: text}}}``.
+        pictures: of how many images the pictures are kept.
+        batch: the most images that a solver gets at once, if their memory allows it.
+    """
+
+    title: Text
+    source: str = ""
+    data: Text
+    images: Count = 100
+    choose: Literal["first", "spread"] = "first"
+    size: Annotated[int, Field(ge=1, le=4096)] = 256
+    priors: Priors = Priors()
+    rows: Annotated[list[Row], Field(min_length=1)]
+    solvers: Annotated[list[Method], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    metrics: Annotated[list[str], Field(min_length=1)] = ["psnr", "ssim", "lpips"]
+    printed: dict[str, dict[str, dict[str, str]]] = {}
+    pictures: Annotated[int, Field(ge=0)] = 8
+    batch: Count | None = None
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: list[str]) -> list[str]:
+        for metric in metrics:
+            if metric not in METRICS:
+                raise ValueError(f"a metric is one of {', '.join(METRICS)}, not {metric!r:.40}")
+        return metrics
+
+    @model_validator(mode="after")
+    def _labels_that_differ(self) -> Config:
+        labels = [row.label for row in self.rows]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two rows have the label {label!r}")
+            columns = [method.label for method in self.solvers if method.serves(label)]
+            for column in columns:
+                if columns.count(column) > 1:
+                    raise ValueError(f"two solvers of the row {label!r} have the label {column!r}")
+        wanted = {label for method in self.solvers for label in method.rows or ()}
+        for label in [*wanted, *self.printed]:
+            if label not in labels:
+                raise ValueError(f"there is no row {label!r:.60}")
+        return self
+
+
+def build(document: Document, changes: Sequence[str] = ()) -> Config:
+    """The benchmark of a YAML document with some of its fields set otherwise.
+
+    Args:
+        changes: ``KEY=VALUE``, with dots in the key for what is further inside, and the value as
+            YAML would have it.
+
+    Raises:
+        InputError: something is wrong; the message names the file, the line and the field.
+    """
+    values = _changed(document.values, changes)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = [part for part in first["loc"] if isinstance(part, int | str)]
+        changed = next((c for c in changes if _is_inside(field, c.partition("=")[0])), None)
+        place = document.place(field) if changed is None else f"--set {changed}"
+        name = ".".join(map(str, field))
+        colon = f": {name}" if name else ""
+        raise InputError(f"{place}{colon}: {_reason(dict(first))}.") from error
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, in a few words."""
+    words = {"missing": "this field is missing", "extra_forbidden": "there is no such field"}
+    message = words.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
+    shown = isinstance(error.get("input"), str | int | float) and error["type"] != "value_error"
+    given = f", not {error['input']!r:.40}" if shown and error["type"] not in words else ""
+    return message[:1].lower() + message[1:] + given
+
+
+def _is_inside(field: Sequence[str | int], key: str) -> bool:
+    parts = key.strip().split(".")
+    return [str(part) for part in field[: len(parts)]] == parts
+
+
+def _changed(values: Any, changes: Sequence[str]) -> Any:
+    """A copy of the values with the changes made."""
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {change:.60}: give KEY=VALUE, such as images=20.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change:.60}: the value is not valid YAML.") from error
+        values = _with(values, key.strip().split("."), value, change)
+    return values
+
+
+def _with(values: Any, parts: Sequence[str], value: Any, change: str) -> Any:
+    if not parts:
+        return value
+    part, rest = parts[0], parts[1:]
+    if isinstance(values, list):
+        if not part.isdigit() or int(part) >= len(values):
+            raise InputError(
+                f"--set {change:.60}: {part!r} is no number from 0 to {len(values) - 1} of a list."
+            )
+        index = int(part)
+        return [_with(v, rest, value, change) if i == index else v for i, v in enumerate(values)]
+    inside = values if isinstance(values, dict) else {}
+    return {**inside, part: _with(inside.get(part), rest, value, change)}

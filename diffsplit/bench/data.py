@@ -1,0 +1,201 @@
+"""The images of a benchmark: a folder, a zip, or a data set by its name.
+
+Data sets are looked for in their usual layouts under the folder that the environment variable
+DIFFSPLIT_DATA names, or that ``--data`` gives. Images are cropped to the central square and
+resized, as the field does.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffsplit.errors import InputError
+from diffsplit.io.decoding import decode, image_files
+
+__all__ = ["DATA_SETS", "DATA_VARIABLE", "DataSet", "Images", "find", "load"]
+
+DATA_VARIABLE = "DIFFSPLIT_DATA"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set.
+
+    Attributes:
+        title: its name for people.
+        places: folders and zips, under the data folder, that it may be in; the first is taken.
+        source: where to get it.
+        put: where to put it, under the data folder.
+    """
+
+    title: str
+    places: tuple[str, ...]
+    source: str
+    put: str
+
+
+_FFHQ = DataSet(
+    "FFHQ",
+    (
+        "ffhq-256-test",
+        "ffhq/val",
+        "ffhq-256",
+        "ffhq256",
+        "ffhq/images1024x1024",
+        "ffhq-dataset/images1024x1024",
+        "ffhq",
+        "ffhq.zip",
+    ),
+    "https://github.com/NVlabs/ffhq-dataset (the 100 test images of the papers: the samples that "
+    "https://github.com/zhangbingliang2019/DAPS ships)",
+    "ffhq",
+)
+DATA_SETS = {
+    "ffhq": _FFHQ,
+    "celeba-hq": DataSet(
+        "CelebA-HQ",
+        (
+            "celeba-hq/val",
+            "celeba_hq_256",
+            "celeba-hq-256",
+            "CelebAMask-HQ/CelebA-HQ-img",
+            "celeba-hq",
+            "celeba-hq.zip",
+        ),
+        "https://github.com/tkarras/progressive_growing_of_gans",
+        "celeba-hq",
+    ),
+    "imagenet": DataSet(
+        "ImageNet, validation",
+        (
+            "imagenet/val",
+            "imagenet-val",
+            "ILSVRC2012/val",
+            "ILSVRC2012_img_val",
+            "ILSVRC/Data/CLS-LOC/val",
+            "imagenet-val.zip",
+        ),
+        "https://image-net.org/download (ILSVRC2012_img_val.tar, unpacked)",
+        "imagenet/val",
+    ),
+    "lsun-bedrooms": DataSet(
+        "LSUN bedrooms, validation",
+        (
+            "lsun/bedroom_val",
+            "lsun/bedrooms",
+            "lsun-bedrooms",
+            "bedroom_val",
+            "lsun-bedrooms.zip",
+        ),
+        "https://github.com/fyu/lsun (bedroom_val, exported to images with its data.py)",
+        "lsun/bedroom_val",
+    ),
+    "afhq-cats": DataSet(
+        "AFHQ, cats",
+        (
+            "afhq/test/cat",
+            "afhq/val/cat",
+            "afhq_v2/test/cat",
+            "afhqv2/test/cat",
+            "afhq-cat-128/val.zip",
+            "afhq-cat/val",
+            "afhq-cats",
+        ),
+        "https://github.com/clovaai/stargan-v2",
+        "afhq/test/cat",
+    ),
+}
+"""By the name that a configuration gives."""
+_ASSETS = Path(str(resources.files("diffsplit"))) / "assets"
+BUNDLED = {"cats": _ASSETS / "cats", "face": _ASSETS / "faces"}
+"""Pictures that come with the package: eight cats of 64×64, one face of 256×256."""
+FACES = "faces"
+"""FFHQ where it is found, else the bundled face."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The true images of a row.
+
+    Attributes:
+        names: of each, such as "00003.png".
+        pixels: bytes ``(n, 3, H, W)``.
+        words: what they are, for a report.
+    """
+
+    names: list[str]
+    pixels: Tensor
+    words: str
+
+
+def find(name: str, root: Path | None = None) -> Path | None:
+    """Where a data set is, or None.
+
+    Args:
+        name: one of `DATA_SETS`.
+        root: the data folder; by default that of `DATA_VARIABLE`.
+    """
+    given = os.environ.get(DATA_VARIABLE, "")
+    folder = root or (Path(given) if given else None)
+    if folder is None:
+        return None
+    return next((folder / p for p in DATA_SETS[name].places if (folder / p).exists()), None)
+
+
+def load(
+    name: str,
+    count: int,
+    size: int,
+    choose: Literal["first", "spread"] = "first",
+    root: Path | None = None,
+) -> Images:
+    """The images of a data set, a folder or a zip; fewer than ``count`` if there are no more.
+
+    Args:
+        name: "cats" or "face", which are bundled, "faces", one of `DATA_SETS`, or a path.
+        choose: the first in the order of their names, or evenly spread over all.
+        root: see `find`.
+
+    Raises:
+        InputError: the data set is not there (the message says where to get it and where to put
+            it), or an image cannot be read.
+    """
+    if name == FACES:
+        name = "ffhq" if find("ffhq", root) is not None else "face"
+    path, words = Path(name), name
+    if name in BUNDLED and not path.exists():
+        path, words = BUNDLED[name], f"the bundled {name}"
+    elif name in DATA_SETS and not path.exists():
+        place, data = find(name, root), DATA_SETS[name]
+        if place is None:
+            raise InputError(
+                f"the images of {data.title} are not there: get them from {data.source}, put them "
+                f"into {data.put} in a folder of your choice, and set {DATA_VARIABLE} to it or "
+                "give it with --data."
+            )
+        path, words = place, data.title
+    listed = [found for found, _ in image_files(path)]
+    if not listed:
+        raise InputError(f"{path}: holds no image; give a folder or a zip of PNG or JPEG files.")
+    chosen = set(_chosen(listed, count, choose))
+    names: list[str] = []
+    pictures: list[Tensor] = []
+    for found, source in image_files(path):
+        if found in chosen:
+            names.append(found.removeprefix(str(path)).lstrip(":/\\"))
+            pictures.append(decode(source, size, 3, found))
+        if len(pictures) == len(chosen):
+            break
+    return Images(names, torch.stack(pictures), f"{len(names)} of {words}, {size}×{size}")
+
+
+def _chosen(names: list[str], count: int, choose: Literal["first", "spread"]) -> list[str]:
+    step = max(1, len(names) // count) if choose == "spread" else 1
+    return names[::step][:count]

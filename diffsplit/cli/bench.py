@@ -1,0 +1,243 @@
+"""``diffsplit bench`` and ``diffsplit compare``: solvers on tasks, resumed where they stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from diffsplit.bench.cluster import on_cluster
+from diffsplit.bench.config import BASELINE, Config, build
+from diffsplit.bench.lines import read_yaml
+from diffsplit.bench.methods import KINDS
+from diffsplit.bench.run import Execute, Progress, run
+from diffsplit.bench.shipped import find_config
+from diffsplit.cli.common import Device, device_named, say
+from diffsplit.errors import InputError
+from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, load_prior
+from diffsplit.solvers import SOLVERS
+from diffsplit.tasks import TASKS
+
+__all__ = ["bench", "compare"]
+
+MANY = 10**6
+"""Images where all are wanted."""
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1, max=256, help="Processes on this machine, each with one thread, or one GPU each."
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Compute on a Ray cluster: its address, auto, or local. Needs the extra "
+        r"'diffsplit\[cluster]'.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where data sets such as FFHQ are (default: $DIFFSPLIT_DATA)."
+    ),
+]
+
+
+def bench(
+    config: Annotated[str, typer.Argument()],
+    output: Output,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    data: Data = None,
+    workers: Workers = 1,
+    ray: Ray = None,
+    device: Device = "auto",
+) -> None:
+    """Run solvers on tasks, images and seeds, and keep the results.
+
+    What is in DIR already is not computed again: stop at any time and run the same command again.
+
+    Args:
+        config: A YAML file, or a table of the papers, such as diff-onebit/table-1 or dcdp/table-9;
+            with @cats or @faces behind it on the bundled priors and pictures.
+        output: Folder for the results; diffsplit report makes a page of it.
+        set_: Set a field of the configuration otherwise, such as images=20; give it again for
+            another.
+
+    Examples:
+        diffsplit bench dcdp/table-9@cats -o table-9
+        diffsplit bench diff-onebit/table-1@faces -o table-1 --set images=20
+        diffsplit bench mine.yaml -o results --workers 4 --set rows.0.sigma=0.1
+    """
+    _run(find_config(config, set_ or []), output, data, workers, ray, device)
+
+
+def compare(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER")],
+    output: Output,
+    task: Annotated[list[str], typer.Option()],
+    solvers: Annotated[list[str], typer.Option()],
+    prior: Annotated[list[str] | None, typer.Option()] = None,
+    images: Annotated[int, typer.Option(min=1)] = MANY,
+    seed: Annotated[list[int] | None, typer.Option(min=0, max=2**32 - 1)] = None,
+    data: Data = None,
+    workers: Workers = 1,
+    ray: Ray = None,
+    device: Device = "auto",
+) -> None:
+    """Compare solvers on your own pictures.
+
+    They are cropped around their middle and resized to the size that the prior knows.
+
+    Args:
+        folder: A folder or zip of pictures, or cats, face, faces, ffhq, celeba-hq, imagenet,
+            lsun-bedrooms or afhq-cats.
+        output: Folder for the results; diffsplit report makes a page of it. What is there already
+            is not computed again.
+        task: What is kept of the pictures, with parameters after colons, and several with commas
+            between them, such as super-resolution:sigma=0.05,onebit-cs:ratio=1/16.
+        solvers: The algorithms with their settings, in the same way, such as
+            diffep:samples=8,dcdp:purifier=ddim,linear-baseline.
+        prior: The model of images: a bundled name, a folder or a hub id; give it again for one of
+            another kind (default: the bundled ones for cats).
+        images: How many of the pictures (default: all).
+        seed: Of all randomness; give it again for another.
+
+    Examples:
+        diffsplit compare holiday/ --task super-resolution --solvers diffep,dcdp -o holiday-results
+        diffsplit compare cats --task onebit-cs --solvers diffep,diff-onebit --images 4 -o cats
+        diffsplit compare me.zip --prior faces-256 --task motion-deblur:sigma=0.05 \
+            --solvers diffep,dcdp:purifier=ddim,linear-baseline -o me
+    """
+    priors, side = _priors(prior or [])
+    rows = [{"label": label, "task": name, **given} for label, name, given in _parts("task", task)]
+    methods = [
+        {"label": label, "solver": name, "settings": given}
+        for label, name, given in _parts("solvers", solvers)
+    ]
+    for key, known, parts in (("task", TASKS, rows), ("solver", [*SOLVERS, BASELINE], methods)):
+        for part in parts:
+            if part[key] not in known:
+                raise InputError(
+                    f"there is no {key} {part[key]!r:.40}; choose from {', '.join(known)}."
+                )
+    values = {
+        "title": f"Comparison on {Path(folder).name}",
+        "data": folder,
+        "images": images,
+        "size": side,
+        "priors": priors,
+        "rows": rows,
+        "solvers": methods,
+        "seeds": seed or [0],
+        "metrics": ["psnr", "ssim", "lpips", "seconds", "nfe"],
+    }
+    document = read_yaml(yaml.safe_dump(values, allow_unicode=True), "this comparison")
+    _run(build(document), output, data, workers, ray, device)
+
+
+def _priors(names: list[str]) -> tuple[dict[str, str], int]:
+    """Each under the name of its kind, and the side of the images that they know."""
+    names = names or [kind.example for kind in (Denoiser, ConsistencyModel, LatentModel)]
+    found: dict[str, str] = {}
+    sides: dict[str, int] = {}
+    for name in names:
+        prior = load_prior(name)
+        kind = next(word for kind, word in KINDS.items() if isinstance(prior, kind))
+        shape = tuple(prior.shape)
+        if kind in found:
+            raise InputError(f"{found[kind]} and {name} are both a {prior.kind}; give one of them.")
+        if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
+            raise InputError(f"{name}: is for images of shape {shape}, not square and in color.")
+        found[kind], sides[name] = name, shape[1]
+    if len(set(sides.values())) > 1:
+        raise InputError(f"the priors are for images of several sizes ({sides}); give one size.")
+    return found, next(iter(sides.values()))
+
+
+def _parts(option: str, texts: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Label, name and settings of each part of ``name:key=value:key=value,name``."""
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        name, *settings = part.split(":")
+        given: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not equals:
+                raise InputError(f"--{option} {part}: write KEY=VALUE after a colon.")
+            try:
+                given[key.strip()] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise InputError(f"--{option} {part}: {value!r:.40} is no value.") from error
+        words = ", ".join(f"{key} {value}" for key, value in given.items())
+        if name:
+            yield f"{name}, {words}" if words else name, name, given
+
+
+def _run(
+    config: Config, output: Path, data: Path | None, workers: int, ray: str | None, device: str
+) -> None:
+    if ray is not None and workers > 1:
+        raise InputError("--workers is for this machine and --ray for a cluster; give one of them.")
+    place = str(device_named(device))
+    execute: Execute | None = None if ray is None else on_cluster(ray, place)
+    with _bar() as show:
+        summary = run(
+            config,
+            output,
+            device=place,
+            workers=workers,
+            root=data,
+            execute=execute,
+            callback=show,
+        )
+    for note in dict.fromkeys(summary.notes):
+        say(f"Note: {note}")
+    print(
+        f"{output}: {summary.done} done, {summary.failed} failed, {summary.missing} missing; "
+        f"{summary.computed} computed in {summary.seconds:.0f} s, the solvers' own "
+        f"{summary.solver_seconds:.0f} s"
+    )
+    print(f"Make a page of it with: diffsplit report {quote(str(output))}")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    """A bar on stderr with the time left, shown on terminals only."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("starting", total=None, left="")
+
+        def show(progress: Progress) -> None:
+            left = "" if progress.left is None else f"{_time(progress.left)} left"
+            bar.update(
+                task,
+                description=progress.label,
+                completed=progress.done,
+                total=progress.total,
+                left=left,
+            )
+
+        yield show
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

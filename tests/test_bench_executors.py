@@ -1,0 +1,93 @@
+"""Where a benchmark is computed: several processes, one of which may die, or a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_cases import config, numbers, rows_of
+
+from diffsplit.bench.cells import expand
+from diffsplit.bench.cluster import on_cluster
+from diffsplit.bench.executors import DIED, in_processes
+from diffsplit.bench.run import Progress, run
+from diffsplit.errors import MissingDependencyError
+
+WITHOUT_RAY = importlib.util.find_spec("ray") is None
+
+
+class Deadly(str):
+    """A name that ends the process which is sent it, as too little memory would."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_of_which_one_is_killed_give_the_rows_of_one(
+    prior: str, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill_one(progress: Progress) -> None:
+        if not killed:
+            child = multiprocessing.active_children()[0]
+            killed.append(child.pid or 0)
+            os.kill(killed[0], signal.SIGKILL)
+
+    run(config(prior, batch=1), tmp_path / "one")
+    run(config(prior, batch=1), tmp_path / "two", workers=2, callback=kill_one)
+    assert killed
+    assert numbers(rows_of(tmp_path / "one")) == numbers(rows_of(tmp_path / "two"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_unit_that_kills_its_process_is_given_up_and_the_others_are_done(prior: str) -> None:
+    from dataclasses import replace
+
+    units = expand(config(prior, batch=1)).units
+    units[3] = replace(units[3], names=(Deadly("cat.png"),))
+    found = {unit.keys: done.entries for unit, done in in_processes(units, 2, "cpu")}
+    assert set(found) == {unit.keys for unit in units}
+    for unit in units:
+        (entry,) = found[unit.keys]
+        assert entry.reason == (DIED if unit is units[3] else "")
+
+
+@pytest.mark.skipif(not WITHOUT_RAY, reason="Ray is installed")
+def test_without_ray_a_cluster_is_refused_with_what_to_install() -> None:
+    with pytest.raises(MissingDependencyError, match=r"diffsplit\[cluster\]"):
+        on_cluster("local", "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(WITHOUT_RAY, reason="Ray is not installed: pip install 'diffsplit[cluster]'")
+def test_a_local_cluster_of_two_of_which_one_is_killed_gives_the_rows_of_one(
+    prior: str, tmp_path: Path
+) -> None:
+    import ray
+
+    killed: list[int] = []
+
+    def kill_one(progress: Progress) -> None:
+        if not killed:
+            from ray.util.state import list_workers
+
+            workers = list_workers(filters=[("worker_type", "=", "WORKER")])
+            killed.append(next(w.pid for w in workers if w.is_alive))
+            os.kill(killed[0], signal.SIGKILL)
+
+    run(config(prior, batch=1), tmp_path / "one")
+    cluster = on_cluster("local", "cpu", workers=2)
+    run(config(prior, batch=1), tmp_path / "two", execute=cluster, callback=kill_one)
+    assert not ray.is_initialized()
+    assert killed
+    assert numbers(rows_of(tmp_path / "one")) == numbers(rows_of(tmp_path / "two"))
