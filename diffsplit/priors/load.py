@@ -72,8 +72,8 @@ def load_prior(
     Args:
         source: one of
 
-            - ``"cats-64"``, ``"cats-64-consistency"``, ``"cats-64-latent"``, ``"faces-256"`` or
-              ``"faces-256-gaussian"``, the bundled ones;
+            - one of `bundled_priors`, such as ``"cats-64"``, ``"cats-64-consistency"``,
+              ``"cats-64-latent"``, ``"faces-256"`` or ``"faces-256-gaussian"``;
             - a folder that ``diffsplit train`` or ``diffsplit distill`` wrote, which comes before
               a bundled prior of the same name;
             - a folder in the diffusers layout, or a hub id ``"organization/model"``, with a

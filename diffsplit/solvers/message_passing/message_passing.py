@@ -50,6 +50,9 @@ STEADY = 0.1
 AGREEMENT = 0.7
 """The most by which log v of the evidence and of the model may differ there."""
 
+CAUTION = 0.5
+"""How far the denoiser's level is raised from that of the average noise of r (0) to that of its
+average power where the noise is (1)."""
 SCALE_SPREAD = 0.12
 """Relative standard deviation of an answer's scale where single bits do not tell it at all, as
 without noise; in noise they tell it from the level in part. The error of the scale is one number of
@@ -134,7 +137,8 @@ class MessagePassing(SamplingSolver):
             exact = v1 <= NEGLIGIBLE
             settled = (moved <= 2 * self.tolerance) | exact
             keep = self.damping * ((v1 > v1_before) & ~settled)
-            x_hat, alpha = denoiser(r, v1, iteration)
+            # Where the noise of r is uneven, what exceeds the level would be taken for detail.
+            x_hat, alpha = denoiser(r, v1 * measurements.unevenness**CAUTION, iteration)
             answer, expected = measurements.receive(x_hat, alpha, keep)
             guessed = iteration <= FIRST_MEASURED
             better = active if guessed else active & ~(expected > MUCH_WORSE * error)

@@ -14,9 +14,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from diffsplit.operators.gram import IIDRows, ScaledIdentity
+from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
 from diffsplit.problem import Problem
 from diffsplit.solvers.message_passing.evidence import (
     LEAST,
@@ -56,6 +57,8 @@ class MeasurementModule(ABC):
     Attributes:
         message: what the module works from, its level by the evidence.
         predicted: the level that the message came with ``(B,)``.
+        unevenness: mean h² over (mean h)² where rows are not random ``(B,)``: there the noise of r
+            is as uneven as h, and stronger than v1 where the channel says most.
         confounded: how far its scale and its level are not told apart, see `Level` ``(B,)``.
     """
 
@@ -63,7 +66,8 @@ class MeasurementModule(ABC):
         self.operator, self.channel, self.y = problem.operator, problem.channel, y
         self.c, self.spread = self.operator.gram.mean, spread
         self.delta = self.operator.size_out / self.operator.size_in
-        self.predicted = v
+        self.predicted, self.unevenness = v, torch.ones_like(v)
+        self.random = isinstance(self.operator.gram, IIDRows | RandomRows)
         self.steps = NEWTON_STEPS
         self.message = self._leveled(Message(x, self.operator.apply(x), v))
 
@@ -103,6 +107,9 @@ class MeasurementModule(ABC):
         tau = self.c * self.message.v
         g, h = self.channel.evidence_score(self.message.p, self.y, column(tau, self.message.p))
         mean = h.flatten(1).mean(1)
+        if not self.random:
+            square = h.flatten(1).square().mean(1)
+            self.unevenness = square / mean.square().clamp(min=LEAST**2)
         return g, mean.clamp(min=LEAST).minimum((1 - LEAST) / tau)
 
 
