@@ -109,6 +109,7 @@ def test_latex_is_balanced_and_escapes_what_labels_hold() -> None:
         ("a_b #1 {c}", r"a\_b \#1 \{c\}"),
         ("λ_max × 4", r"$\lambda_{\mathrm{max}}$ $\times$ 4"),
         ("\\ ~ ^", r"\textbackslash{} \textasciitilde{} \textasciicircum{}"),
+        ("[16] DPS", "{[}16] DPS"),
         ("DDNM⁺ – “x”", "DDNM$^{+}$ -- ``x''"),
     ],
 )

@@ -28,6 +28,7 @@ _SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    "[": "{[}",  # after a line break it would start an argument
     "–": "--",
     "—": "---",
     "“": "``",
