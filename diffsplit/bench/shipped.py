@@ -1,7 +1,7 @@
 """The benchmarks that come with the package: the tables of both papers, and cuts of them.
 
 ``diff-onebit/table-1`` is a table as its paper has it. ``diff-onebit/table-1@cats`` is the same on
-the bundled cats with the bundled priors of 64×64, and ``…@faces`` on faces with that of 256×256:
+the bundled cats with the bundled priors of 64×64, and ``…@faces`` on faces with those of 256×256:
 FFHQ where it is found, else the bundled face.
 """
 
@@ -34,7 +34,7 @@ CUTS: dict[str, dict[str, Any]] = {
         "data": "faces",
         "images": 10,
         "size": 256,
-        "priors": {"denoiser": "faces-256"},
+        "priors": {"denoiser": "faces-256", "consistency": "faces-256-consistency"},
     },
 }
 """What a cut sets, over everything that a table says. A table may say more under ``cuts``, see
