@@ -149,11 +149,13 @@ def latent_card(prior: LatentPrior, nearest: list[float], psnr: float) -> str:
     """
     facts = prior.describe()
     autoencoder, denoiser = facts["autoencoder_parameters"], facts["parameters"]
+    residual = isinstance(prior.latent, ResidualPrior)
+    kind = "the best linear one and, on top of it, a" if residual else "an EDM-preconditioned"
     return _card(
         prior.facts,
         f"A KL autoencoder (`AutoencoderKL` of diffusers, {autoencoder:,} parameters) that turns\n"
         f"{_sizes(prior.shape)} images on [-1, 1] into {_sizes(prior.latent.shape)} latents, and a "
-        f"denoiser of these\n(an EDM-preconditioned `UNet2DModel`, {denoiser:,} parameters). "
+        f"denoiser of these\n({kind} `UNet2DModel`, {denoiser:,} parameters). "
         "Stored in half precision.",
         "First the autoencoder, on absolute errors and a little KL divergence, then the denoiser "
         "on\nits latents. Muon for kernels, AdamW for the rest, bf16, averaged weights, horizontal "
