@@ -77,6 +77,7 @@ def find_config(name: str, changes: Sequence[str] = ()) -> Config:
     own = values.pop("cuts", None) or {}
     if cut:
         values = _reduced(values, {**CUTS[cut], **own.get(cut, {})})
+        values["title"] = f"{values['title']} (here on {cut}, the paper's values on its own data)"
     return build(document.with_values(values), changes)
 
 
