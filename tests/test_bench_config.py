@@ -116,3 +116,11 @@ def test_an_unknown_benchmark_is_answered_with_those_that_there_are() -> None:
     for name in ("dcdp/table-99", "dcdp/table-1@dogs", "nowhere.yaml"):
         with pytest.raises(InputError, match=r"dcdp/table-1.*@cats"):
             find_config(name)
+
+
+def test_a_cut_to_cats_does_not_call_its_rows_faces() -> None:
+    config = find_config("diff-onebit/table-1@cats")
+    labels = [row.label for row in config.rows]
+    assert labels == ["1-bit CS, σ 0.5", "1-bit CS, σ 1.5"]
+    assert set(config.printed) == set(labels)
+    assert "here on cats" in config.title

@@ -23,15 +23,12 @@ from diffsplit.bench.methods import missing_solver, prior_of
 from diffsplit.bench.store import Entry, Label
 from diffsplit.devices import memory_of
 from diffsplit.errors import InputError
+from diffsplit.priors.batches import SHARE, SURELY
 
 __all__ = ["Plan", "expand"]
 
 NOWHERE = "–"
 """The name of the image where a row has none."""
-_SHARE = 0.25
-"""Of the memory of a device, for what a batch takes while it is recovered."""
-_BYTES_PER_BYTE = 1000
-"""What a network takes at most on its way for each byte of an image, see `priors.batches`."""
 _MOST = {"cpu": 16, "cuda": 64}
 """Images at once, unless a configuration says otherwise: more are no faster."""
 
@@ -179,7 +176,7 @@ class _Cells:
     def _at_once(self, images: Images) -> int:
         place = torch.device(self.device)
         floats = 4 * images.pixels[0].numel()
-        room = _SHARE * memory_of(place) / (_BYTES_PER_BYTE * floats)
+        room = SHARE * memory_of(place) / (SURELY * floats)
         most = self.config.batch or _MOST.get(place.type, 16)
         return int(max(1, min(most, room)))
 

@@ -51,7 +51,6 @@ METRICS = {
     "seconds": "seconds",
     "nfe": "evaluations",
     "operator_calls": "operator calls",
-    "peak_memory": "peak memory",
 }
 """What can be shown of an entry, by name."""
 _LONGEST = 200

@@ -22,6 +22,7 @@ _FOLDER = Path(str(resources.files("diffsplit"))) / "assets" / "bench"
 CUTS: dict[str, dict[str, Any]] = {
     "cats": {
         "data": "cats",
+        "unnamed": "FFHQ, ",
         "images": 8,
         "size": 64,
         "priors": {
@@ -89,24 +90,29 @@ def _reduced(values: dict[str, Any], cut: dict[str, Any]) -> dict[str, Any]:
     """A table on other data: rows that differ in their data alone become one.
 
     Args:
-        cut: fields to set; and ``without``, labels of solvers to leave out, and ``settings``, more
-            of them by the name of a solver.
+        cut: fields to set; and ``without``, labels of solvers to leave out, ``settings``, more of
+            them by the name of a solver, and ``unnamed``, what labels of rows do not begin with,
+            since the data are others.
     """
     without, settings = cut.pop("without", []), cut.pop("settings", {})
+    prefix = cut.pop("unnamed", "")
     values = {**values, **cut}
     rows: dict[str, dict[str, Any]] = {}
     for row in values["rows"]:
         task = {k: v for k, v in row.items() if k not in (*_OF_ROWS, "label")}
-        rows.setdefault(repr(sorted(task.items())), {"label": row["label"], **task})
+        label = row["label"].removeprefix(prefix)
+        rows.setdefault(repr(sorted(task.items())), {"label": label, **task})
     labels = [row["label"] for row in rows.values()]
     methods = []
     for method in values["solvers"]:
-        kept = [label for label in method.get("rows") or labels if label in labels]
+        served = [label.removeprefix(prefix) for label in method.get("rows") or labels]
+        kept = [label for label in served if label in labels]
         if not kept or method["label"] in without:
             continue
         if method["solver"] in settings:
             own = {**method.get("settings", {}), **settings[method["solver"]]}
             method = {**method, "settings": own}
         methods.append({**method, "rows": kept} if "rows" in method else method)
-    printed = {k: v for k, v in values.get("printed", {}).items() if k in labels}
+    printed = {k.removeprefix(prefix): v for k, v in values.get("printed", {}).items()}
+    printed = {k: v for k, v in printed.items() if k in labels}
     return {**values, "rows": list(rows.values()), "solvers": methods, "printed": printed}

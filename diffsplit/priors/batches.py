@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from diffsplit.devices import memory_of
 
-__all__ = ["bytes_of_forward_pass", "in_batches"]
+__all__ = ["SHARE", "SURELY", "bytes_of_forward_pass", "in_batches"]
 
 SHARE = 0.25
 """Of the device's memory, for what a network computes on its way."""

@@ -72,7 +72,6 @@ _KNOWN = {
         Quantity("cosine", "cosine similarity", 1),
         Quantity("norm_error", "relative norm error", -1),
         Quantity("bits_per_pixel", "bits per pixel", 0, None),
-        Quantity("peak_memory", "peak memory", -1, None),
         Quantity("predicted_error", "predicted error", 0, None),
         Quantity("squared_error", "squared error", -1, None),
         Quantity("converged", "converged", 1),
