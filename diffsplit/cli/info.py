@@ -72,16 +72,17 @@ def _text(value: Any) -> str:
 
 
 def solvers() -> None:
-    """List the solvers: the name for --solver, the prior that it needs, and what it is.
+    """List the solvers: the name for --solver, what each is, needs, accepts and costs.
 
     Examples:
         diffsplit solvers
     """
-    table = Table("solver", "needs", "what it is")
+    table = Table("solver", "what it is", "prior", "accepts", "network evaluations")
     for name, kind in SOLVERS.items():
         needed = kind().requires
-        prior = "–" if needed is None else f"{needed.kind}, such as {needed.example}"
-        table.add_row(*map(printable, (name, prior, _summary(kind))))
+        prior = "–" if needed is None else needed.kind
+        facts = name, _summary(kind), prior, kind.accepts, kind.cost
+        table.add_row(*map(printable, facts))
     Console().print(table)
 
 

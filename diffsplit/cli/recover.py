@@ -248,6 +248,8 @@ def _joined(first: Tensor, second: Tensor, dim: int) -> Tensor:
 
 def _doubts(problem: Problem, y: Tensor, result: Recovery, seed: int) -> Iterator[str]:
     """What speaks against a result, a sentence each."""
+    if result.note:
+        yield result.note
     if result.converged is not None and not bool(result.converged.all()):
         yield result.reason or "the solver did not reach its fixed point."
     score = contradiction(problem, result.image, y, generator(seed, "check")).max().item()

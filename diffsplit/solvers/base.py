@@ -55,9 +55,13 @@ class Solver(ABC):
 
     Attributes:
         step_fields: the parameters that say how many steps there are, for ``--steps``.
+        accepts: operators and channels, in a few words.
+        cost: network evaluations with the defaults, and what else takes time, in a few words.
     """
 
     step_fields: ClassVar[tuple[str, ...]] = ()
+    accepts: ClassVar[str] = "any problem"
+    cost: ClassVar[str] = "no network"
 
     def __new__(cls, *fields: object, **named: object) -> Self:
         if fields and isinstance(fields[0], Problem):
@@ -206,6 +210,7 @@ class Solver(ABC):
             predicted_error=answer.predicted_error,
             converged=answer.converged,
             reason=answer.reason,
+            note=answer.note,
         )
 
 

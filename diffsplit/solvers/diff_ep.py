@@ -50,6 +50,7 @@ class DiffEP(SamplingSolver):
     spread: float = 0.2
 
     step_fields: ClassVar[tuple[str, ...]] = ("iterations", "levels")
+    cost: ClassVar[str] = "8 to 12, or 20 behind a blur, a mask or a reduction"
 
     def __post_init__(self) -> None:
         super().__post_init__()

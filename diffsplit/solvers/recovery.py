@@ -52,6 +52,7 @@ class Answer:
         predicted_error: mean squared error per entry of ``image`` ``(B,)``, if it knows it.
         converged: whether each image reached a fixed point ``(B,)``, if there is one.
         reason: why it ended, or what is wrong, in a sentence.
+        note: what the method assumed that the problem did not say, in a sentence.
     """
 
     image: Tensor
@@ -59,6 +60,7 @@ class Answer:
     predicted_error: Tensor | None = None
     converged: Tensor | None = None
     reason: str = ""
+    note: str = ""
 
 
 @dataclass
@@ -226,6 +228,8 @@ class Recovery:
         converged: whether each image reached the method's fixed point ``(B,)`` bool; None where
             the method has none.
         reason: what is wrong with the images that did not converge, in a sentence; else "".
+        note: what the method assumed that the problem did not say, such as that bits are numbers,
+            in a sentence; else "".
         interval_factor: by which intervals are widened, see `uncertainty.calibrate`.
         bounds: the range that every entry of a clean image lies in, if there is one.
     """
@@ -241,6 +245,7 @@ class Recovery:
     predicted_error: Tensor | None = None
     converged: Tensor | None = None
     reason: str = ""
+    note: str = ""
     interval_factor: float = 1.0
     bounds: tuple[float, float] | None = None
 

@@ -27,7 +27,7 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Denoiser
 from diffsplit.schedules import karras_grid
 
-__all__ = ["Denoise", "DiffusionStep", "clipped", "reverse_diffusion", "sample", "walk"]
+__all__ = ["Denoise", "DiffusionStep", "clipped", "reverse_diffusion", "sample", "stepped", "walk"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x, σ) ↦ an estimate of the clean image, with σ one per image ``(B,)``: E[x0 | x_σ] of a prior,
@@ -51,6 +51,29 @@ class DiffusionStep(NamedTuple):
 def clipped(prior: Denoiser) -> Denoise:
     """The prior's denoiser, its answers clipped to the prior's bounds."""
     return lambda x, sigma: prior.clip(prior.denoise(x, sigma))
+
+
+def stepped(
+    x: Tensor,
+    clean: Tensor,
+    now: float | Tensor,
+    after: float | Tensor,
+    generator: Generators,
+    eta: float = 1.0,
+) -> Tensor:
+    """One step of reverse diffusion, the formula above: ``x`` at level σ becomes one at σ'.
+
+    Args:
+        x: noisy images ``(B, *shape)``.
+        clean: D̃, the estimate of the clean ones.
+        now, after: σ and σ' ≤ σ, numbers or tensors that broadcast with ``x``; σ' may be 0.
+        eta: the share of fresh noise.
+    """
+    rho = torch.as_tensor(after, dtype=x.dtype, device=x.device) / now
+    fresh = eta * rho * (1 - rho.square()).clamp(min=0).sqrt()
+    kept = (rho.square() - fresh.square()).clamp(min=0).sqrt()
+    x = clean + kept * (x - clean)
+    return x if eta == 0 else x + now * fresh * randn_like(x, generator)
 
 
 def walk(
@@ -88,11 +111,7 @@ def walk(
             )  # levels may coincide
             target = clean + share * (clean - before[0])
         before = clean, width
-        fresh = eta * ratio * (1 - ratio.square()).clamp(min=0).sqrt()
-        kept = (ratio.square() - fresh.square()).clamp(min=0).sqrt()
-        x = target + kept * (x - target)
-        if eta > 0:
-            x = x + now * fresh * randn_like(x, generator)
+        x = stepped(x, target, now, after, generator, eta)
         yield DiffusionStep(now.flatten(), clean, x)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ __all__ = ["BackProjection", "Bicubic", "MeanFill", "linear_baseline"]
 @dataclass(frozen=True)
 class Bicubic(LinearEstimate):
     """Bicubic enlargement of a reduced image."""
+
+    accepts: ClassVar[str] = "reductions, any channel"
 
     @classmethod
     def suits(cls, problem: Problem) -> bool:
@@ -39,6 +42,8 @@ class MeanFill(LinearEstimate):
 
     A channel of which nothing is known becomes 0, the middle of [-1, 1].
     """
+
+    accepts: ClassVar[str] = "masks, any channel"
 
     @classmethod
     def suits(cls, problem: Problem) -> bool:

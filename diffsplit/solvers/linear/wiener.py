@@ -10,6 +10,7 @@ PSNR of noisy blurs and of denoising on the eight bundled cats: a comparison in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Wiener(LinearEstimate):
             on [-1, 1], ``(H, W//2 + 1)`` or ``(C, H, W//2 + 1)`` as `torch.fft.rfft2` orders them;
             None for `natural_power`.
     """
+
+    accepts: ClassVar[str] = "circular convolutions, Gaussian noise"
 
     power: Tensor | None = field(default=None, compare=False)
 

@@ -44,6 +44,8 @@ class DecoupledSolver(Solver):
     return_: Literal["purified", "consistent"] = "purified"
 
     step_fields: ClassVar[tuple[str, ...]] = ("rounds",)
+    accepts: ClassVar[str] = "any operator; Gaussian noise, and channels with a gradient"
+    cost: ClassVar[str] = "10 to 20 (V2, CM) or about 200 (V1), and 1000 gradient steps of the data"
     family: ClassVar[Family] = "pixel"
 
     def __post_init__(self) -> None:

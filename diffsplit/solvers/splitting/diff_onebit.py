@@ -62,6 +62,8 @@ class DiffOneBit(Solver):
     clip: bool = True
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
+    accepts: ClassVar[str] = "any operator; channels with a gradient, or orthogonal rows"
+    cost: ClassVar[str] = "20, and 100 gradient steps of the data for each"
 
     def __post_init__(self) -> None:
         counts = are_counts(self.steps, self.adam_steps)
