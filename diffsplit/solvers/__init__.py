@@ -5,7 +5,7 @@ from diffsplit.solvers.diff_ep import DiffEP
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
 from diffsplit.solvers.linear.simple import BackProjection, Bicubic, MeanFill, linear_baseline
 from diffsplit.solvers.linear.wiener import Wiener
-from diffsplit.solvers.linear_model import LinearModelSolver, read_as_linear
+from diffsplit.solvers.linear_model import read_as_linear
 from diffsplit.solvers.message_passing.message_passing import MessagePassing
 from diffsplit.solvers.purify import purification_grid, purify
 from diffsplit.solvers.recovery import Answer, Recovery, State, Step, Trace
@@ -23,7 +23,6 @@ __all__ = [
     "DiffEP",
     "DiffOneBit",
     "LatentDCDP",
-    "LinearModelSolver",
     "MeanFill",
     "MessagePassing",
     "Recovery",
