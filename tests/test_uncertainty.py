@@ -14,7 +14,12 @@ from diffsplit import InputError, Problem, channels, operators
 from diffsplit.noise import randn_like
 from diffsplit.priors import GaussianPrior
 from diffsplit.solvers import DiffEP, Recovery, State
-from diffsplit.solvers.intervals import calibrated_std, student_quantile
+from diffsplit.solvers.intervals import (
+    StepFactor,
+    calibrated_std,
+    factor_at,
+    student_quantile,
+)
 from diffsplit.solvers.recovery import Trace
 from diffsplit.solvers.sampling import SamplingSolver
 from diffsplit.uncertainty import _controlled, _images_needed, calibrate, coverage
@@ -22,6 +27,8 @@ from diffsplit.uncertainty import _controlled, _images_needed, calibrate, covera
 ENTRIES, PRIOR_VARIANCE, NOISE = 400, 0.25, 0.5
 PRIOR = GaussianPrior((ENTRIES,), 0.0, PRIOR_VARIANCE)
 PROBLEM = Problem(operators.Identity((ENTRIES,)), channels.GaussianNoise(NOISE))
+HIDDEN, SEEN = slice(300, 400), slice(0, 300)
+HIDDEN_VARIANCE = 16.0
 POSTERIOR = PRIOR_VARIANCE * NOISE**2 / (PRIOR_VARIANCE + NOISE**2)
 
 
@@ -39,6 +46,19 @@ class Exact(SamplingSolver):
         yield State(1.0, mean)
         error = mean.new_full((len(mean),), POSTERIOR) if self.knows_error else None
         return self.answer(mean, torch.stack(samples), error)
+
+
+@dataclass(frozen=True)
+class HalfBlind(SamplingSolver):
+    """Ignores the last quarter of the measurements, and samples vary half as much there."""
+
+    def _solve(self, problem: Problem, y: Tensor, prior: Any, generator: Any) -> Any:
+        gain = torch.full((ENTRIES,), PRIOR_VARIANCE / (PRIOR_VARIANCE + NOISE**2))
+        std = torch.full((ENTRIES,), math.sqrt(POSTERIOR))
+        gain[HIDDEN], std[HIDDEN] = 0.0, 0.5 * math.sqrt(HIDDEN_VARIANCE)
+        samples = [gain * y + std * randn_like(y, generator) for _ in range(self.draws)]
+        yield State(1.0, gain * y)
+        return self.answer(gain * y, torch.stack(samples), None)
 
 
 def drawn(count: int, seed: int) -> Tensor:
@@ -166,6 +186,44 @@ def test_calibration_widens_samples_that_vary_too_little_as_much_as_needed() -> 
     # A factor that a solver has already is not multiplied by another.
     again = calibrate(fitted, PROBLEM, PRIOR, drawn(100, 1), batch=30)
     assert again == fitted
+
+
+def test_groups_cover_what_is_hidden_as_well_as_what_is_seen() -> None:
+    def images(count: int, seed: int) -> Tensor:
+        x = drawn(count, seed)
+        x[:, HIDDEN] *= math.sqrt(HIDDEN_VARIANCE / PRIOR_VARIANCE)
+        return x
+
+    fresh = images(200, 2)
+
+    def covered(solver: SamplingSolver) -> list[float]:
+        low, high = recovered(solver, fresh).interval(0.9)
+        inside = ((low <= fresh) & (fresh <= high)).float()
+        return [inside[:, HIDDEN].mean().item(), inside[:, SEEN].mean().item()]
+
+    one = calibrate(HalfBlind(samples=8), PROBLEM, PRIOR, images(60, 1))
+    hidden, seen = covered(one)
+    assert hidden < 0.8 < 0.9 < seen
+    many = calibrate(HalfBlind(samples=8), PROBLEM, PRIOR, images(60, 1), groups=4)
+    assert isinstance(many.interval_factor, StepFactor)
+    for share in covered(many):
+        assert 0.89 <= share < 0.93
+    result = recovered(many, fresh)
+    low, high = result.interval(0.9)
+    inside = ((low <= fresh) & (fresh <= high)).double().mean(1)
+    torch.testing.assert_close(coverage(result, fresh), inside)
+
+
+def test_a_factor_by_standard_deviation_has_a_factor_for_each_range() -> None:
+    factor = StepFactor((0.1, 0.2), (1.0, 2.0, 3.0))
+    std = torch.tensor([0.05, 0.15, 0.5])
+    assert torch.as_tensor(factor_at(factor, std)).tolist() == [1.0, 2.0, 3.0]
+    assert factor_at(2.5, std) == 2.5
+    for edges, factors in (((0.2, 0.1), (1.0, 1.0, 1.0)), ((0.1,), (1.0,)), ((0.1,), (1.0, 0.0))):
+        with pytest.raises(InputError, match="one factor above 0 more than edges"):
+            StepFactor(edges, factors)
+    with pytest.raises(InputError, match="groups is a whole number from 1 up"):
+        calibrate(Exact(samples=3), PROBLEM, PRIOR, drawn(20, 1), groups=0)
 
 
 def test_images_with_generators_of_their_own_are_calibrated_alike_in_every_batch() -> None:

@@ -11,16 +11,72 @@ as Student's distribution with S − 1 degrees of freedom asks for.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from diffsplit.arguments import TINY, is_number
 from diffsplit.errors import InputError
 
-__all__ = ["calibrated_std", "check_level", "rounding", "student_quantile"]
+__all__ = [
+    "Factor",
+    "StepFactor",
+    "calibrated_std",
+    "check_factor",
+    "check_level",
+    "factor_at",
+    "rounding",
+    "student_quantile",
+]
 
 NEIGHBORS = 16
 """How many samples the variance around an entry counts for."""
+
+
+@dataclass(frozen=True)
+class StepFactor:
+    """A factor for each range of standard deviations, since samples err by more where they vary.
+
+    Attributes:
+        edges: G − 1 rising standard deviations between the ranges.
+        factors: G factors, of the smallest deviations first.
+
+    Raises:
+        InputError: there is not one factor more than edges, the edges fall, or one is not above 0.
+    """
+
+    edges: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        numbers = all(is_number(value, TINY) for value in (*self.edges, *self.factors))
+        rising = list(self.edges) == sorted(self.edges)
+        if not numbers or not rising or len(self.factors) != len(self.edges) + 1:
+            raise InputError(
+                "a StepFactor has rising edges above 0 and one factor above 0 more than edges, "
+                f"not {self.edges!r:.60} and {self.factors!r:.60}."
+            )
+
+
+Factor = float | StepFactor
+"""By which intervals are widened: the same everywhere, or by standard deviation."""
+
+
+def check_factor(factor: object) -> None:
+    """Raise InputError unless ``factor`` is a `Factor`, above 0."""
+    if not isinstance(factor, StepFactor) and not is_number(factor, TINY):
+        raise InputError(f"interval_factor is a number above 0, not {factor!r:.40}.")
+
+
+def factor_at(factor: Factor, std: Tensor) -> float | Tensor:
+    """The factor of each entry, shaped like the standard deviations ``std``."""
+    if not isinstance(factor, StepFactor):
+        return factor
+    edges = torch.tensor(factor.edges, dtype=std.dtype, device=std.device)
+    factors = torch.tensor(factor.factors, dtype=std.dtype, device=std.device)
+    return factors[torch.bucketize(std, edges)]
 
 
 def calibrated_std(samples: Tensor, error: Tensor | None, least: float = 0.0) -> Tensor:

@@ -15,7 +15,13 @@ from diffsplit.errors import InputError
 from diffsplit.io.files import atomic_write
 from diffsplit.priors.base import per_image
 from diffsplit.problem import Problem
-from diffsplit.solvers.intervals import check_level, rounding, student_quantile
+from diffsplit.solvers.intervals import (
+    Factor,
+    check_level,
+    factor_at,
+    rounding,
+    student_quantile,
+)
 
 __all__ = ["Answer", "Callback", "Recovery", "State", "Step", "Trace"]
 
@@ -246,7 +252,7 @@ class Recovery:
     converged: Tensor | None = None
     reason: str = ""
     note: str = ""
-    interval_factor: float = 1.0
+    interval_factor: Factor = 1.0
     bounds: tuple[float, float] | None = None
 
     def half_width(self, level: float = 0.9) -> Tensor:
@@ -280,7 +286,9 @@ class Recovery:
         Raises:
             InputError: there are fewer than two samples, or ``level`` is not between 0 and 1.
         """
-        half = (self.interval_factor * self.half_width(level)).clamp(min=rounding(self.bounds))
+        half = self.half_width(level)
+        assert self.std is not None  # half_width saw to it
+        half = (factor_at(self.interval_factor, self.std) * half).clamp(min=rounding(self.bounds))
         low, high = self.image - half, self.image + half
         if self.bounds is None:
             return low, high

@@ -13,8 +13,8 @@ from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import ConsistencyModel, Denoiser, Prior
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import TINY, Solver, are_counts, is_number
-from diffsplit.solvers.intervals import calibrated_std, rounding
+from diffsplit.solvers.base import Solver, are_counts
+from diffsplit.solvers.intervals import Factor, calibrated_std, check_factor, rounding
 from diffsplit.solvers.posterior import batches_of_samples, posterior_samples
 from diffsplit.solvers.recovery import Answer, Callback, Recovery, State
 
@@ -38,7 +38,7 @@ class SamplingSolver(Solver):
     samples: int = 1
     sample_steps: int | None = None
     sampler: ConsistencyModel | None = None
-    interval_factor: float = 1.0
+    interval_factor: Factor = 1.0
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -59,8 +59,7 @@ class SamplingSolver(Solver):
             )
         if not isinstance(self.output, str) or self.output not in ("mean", "sample"):
             raise InputError(f"output is 'mean' or 'sample', not {self.output!r}.")
-        if not is_number(self.interval_factor, TINY):
-            raise InputError(f"interval_factor is a number above 0, not {self.interval_factor!r}.")
+        check_factor(self.interval_factor)
 
     def __call__(
         self,
