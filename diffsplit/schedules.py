@@ -22,7 +22,7 @@ __all__ = [
     "purification_steps",
 ]
 
-Spacing = Literal["even", "quadratic"]
+Spacing = Literal["even", "leading", "quadratic"]
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -52,6 +52,7 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
 
     "even": timesteps round(T k/K) − 1 for k = K … 1, with K = ``steps`` and T = ``start``; the last
     of them is T/K − 1.
+    "leading": timesteps ⌊T/K⌋ k for k = K − 1 … 0, the last of them 0 (DDRM, DDNM).
     "quadratic": timesteps floor √(T² k/(K − 1)) for k = K − 1 … 0, the first moved to T − 1: close
     together where noise is strong, and ending at timestep 0, σ = 0.01 (DiffPIR, Zhu et al. 2023).
 
@@ -69,8 +70,10 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
     if not isinstance(spacing, str) or spacing not in get_args(Spacing):
         raise InputError(f"spacing is one of {get_args(Spacing)}, not {spacing!r}.")
     sigmas = ddpm_sigmas()
-    if spacing == "even" or steps == 1:
+    if spacing == "even" or (spacing == "quadratic" and steps == 1):
         return [sigmas[round(start * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
+    if spacing == "leading":
+        return [sigmas[start // steps * k] for k in range(steps - 1, -1, -1)] + [0.0]
     timesteps = [math.isqrt(start**2 * k // (steps - 1)) for k in range(steps - 1, -1, -1)]
     falling = [min(t, start - 1 - i) for i, t in enumerate(timesteps)]
     return [sigmas[t] for t in falling] + [0.0]

@@ -27,9 +27,14 @@ from diffsplit.operators import (
 from diffsplit.priors import GaussianConsistency, GaussianPrior, from_callable, linear_latent
 from diffsplit.solvers import (
     DCDP,
+    DDRM,
+    QCSSGM,
+    SIMDMIS,
     SOLVERS,
     BackProjection,
     Bicubic,
+    ConsistencyEditing,
+    DDNMPlus,
     DiffEP,
     DiffOneBit,
     LatentDCDP,
@@ -123,6 +128,11 @@ CASES = {
     "LatentDCDP, latent": Case(
         LatentDCDP(rounds=3, tau=9, step_size=0.3, consistency="latent"), "blur, noise", latent
     ),
+    "DDRM": Case(DDRM(steps=6), "blur, noise"),
+    "DDNMPlus": Case(DDNMPlus(steps=8), "blur, noise"),
+    "ConsistencyEditing": Case(ConsistencyEditing(levels=6), "blur, noise", consistency),
+    "QCSSGM": Case(QCSSGM(levels=25, inner=2, sigma_max=3.0), "blur, noise"),
+    "SIMDMIS": Case(SIMDMIS(steps=5, inversion_steps=4), "gaussian, logistic", random=False),
     "Wiener": Case(Wiener(), "blur, noise", lambda: None, random=False),
     "Bicubic": Case(Bicubic(), "bicubic, noise", lambda: None, random=False),
     "MeanFill": Case(MeanFill(), "mask, 2 bits", lambda: None, random=False),

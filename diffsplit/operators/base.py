@@ -179,6 +179,10 @@ class LinearOperator(ABC):
                 self._known_spectrum = device, self._make_spectrum()
         return self._known_spectrum[1]
 
+    def row_square_norms(self) -> Tensor:
+        """‖a_i‖² of the rows, broadcastable to ``shape_out``: their mean unless they are stored."""
+        return torch.tensor(self.gram.mean, device=self.device)
+
     def norm(self) -> float:
         """‖A‖, the largest singular value, found at the first call and kept.
 

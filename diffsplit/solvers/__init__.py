@@ -2,6 +2,8 @@
 
 from diffsplit.solvers.base import Solver
 from diffsplit.solvers.diff_ep import DiffEP
+from diffsplit.solvers.guidance.qcs_sgm import QCSSGM
+from diffsplit.solvers.guidance.sim_dmis import SIMDMIS
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
 from diffsplit.solvers.linear.simple import BackProjection, Bicubic, MeanFill, linear_baseline
 from diffsplit.solvers.linear.wiener import Wiener
@@ -10,16 +12,24 @@ from diffsplit.solvers.message_passing.message_passing import MessagePassing
 from diffsplit.solvers.purify import purification_grid, purify
 from diffsplit.solvers.recovery import Answer, Recovery, State, Step, Trace
 from diffsplit.solvers.reverse import reverse_diffusion, sample
+from diffsplit.solvers.spectral.consistency_editing import ConsistencyEditing
+from diffsplit.solvers.spectral.ddnm import DDNMPlus
+from diffsplit.solvers.spectral.ddrm import DDRM
 from diffsplit.solvers.spectral.renoising import Renoising
 from diffsplit.solvers.splitting.dcdp import DCDP
 from diffsplit.solvers.splitting.diff_onebit import DiffOneBit
 
 __all__ = [
     "DCDP",
+    "DDRM",
+    "QCSSGM",
+    "SIMDMIS",
     "SOLVERS",
     "Answer",
     "BackProjection",
     "Bicubic",
+    "ConsistencyEditing",
+    "DDNMPlus",
     "DiffEP",
     "DiffOneBit",
     "LatentDCDP",
@@ -45,6 +55,11 @@ SOLVERS: dict[str, type[Solver]] = {
     "diff-onebit": DiffOneBit,
     "dcdp": DCDP,
     "dcdp-latent": LatentDCDP,
+    "ddrm": DDRM,
+    "ddnm": DDNMPlus,
+    "cm-editing": ConsistencyEditing,
+    "qcs-sgm": QCSSGM,
+    "sim-dmis": SIMDMIS,
     "wiener": Wiener,
     "bicubic": Bicubic,
     "mean-fill": MeanFill,

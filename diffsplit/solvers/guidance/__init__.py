@@ -1,0 +1,1 @@
+"""Guidance: a prior's walk, pulled towards the measurements at each level."""
