@@ -28,6 +28,19 @@ from diffsplit.priors.weights import SUFFIXES, read_weights
 __all__ = ["ADMPrior", "ConfigLike", "is_checkpoint", "load_adm"]
 
 ConfigLike = Mapping[str, Any] | str | os.PathLike[str] | ADMConfig
+SHARED_WORDS = {
+    "image_size",
+    "num_channels",
+    "num_res_blocks",
+    "num_heads",
+    "num_heads_upsample",
+    "num_head_channels",
+    "attention_resolutions",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "use_new_attention_order",
+}
+"""What azula calls by the same names."""
 CONFIGS = ("config.yaml", "config.yml", "config.json")
 FIRST, LAST, LABELS = "input_blocks.0.0.weight", "out.2.bias", "label_emb.weight"
 """Where a state dict tells the number of channels, of outputs and of classes."""
@@ -155,9 +168,7 @@ def _config_of(file: Path, metadata: Mapping[str, str]) -> ADMConfig:
         ) from error
 
 
-def _counts(
-    file: Path, state: Mapping[str, Tensor], config: ADMConfig
-) -> tuple[int, int | None]:
+def _counts(file: Path, state: Mapping[str, Tensor], config: ADMConfig) -> tuple[int, int | None]:
     """How many channels images have, and how many classes there are; checked by the words."""
     if FIRST not in state or LAST not in state or state[FIRST].ndim != 4:
         raise InputError(
@@ -189,13 +200,10 @@ def _built(file: Path, config: ADMConfig, channels: int, classes: int | None) ->
             f"{file}: guided-diffusion networks need azula ({first_line(error)}); install it with "
             "pip install 'diffsplit[azula]'."
         ) from error
-    names = ("num_channels", "num_res_blocks", "num_heads", "num_heads_upsample")
-    names += ("num_head_channels", "attention_resolutions", "image_size")
-    names += ("use_scale_shift_norm", "resblock_updown", "use_new_attention_order")
     try:
         with torch.device("meta"):
             unet: nn.Module = make_model(
-                **config.model_dump(include=set(names)),
+                **config.model_dump(include=SHARED_WORDS),
                 channel_mult=config.multipliers,
                 learn_var=config.learn_sigma,
                 image_channels=channels,

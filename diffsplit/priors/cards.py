@@ -86,13 +86,6 @@ class Card(_Part):
         return self
 
     @property
-    def needs(self) -> str:
-        """What a user has to have for it, in a few words."""
-        if self.hub is not None:
-            return f"{self.hub} of the model hub"
-        return f"azula, and the file {self.file}"
-
-    @property
     def path(self) -> Path | None:
         """Where its file belongs; None of a model of the hub."""
         return None if self.file is None else models_folder() / self.file

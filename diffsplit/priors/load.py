@@ -34,7 +34,14 @@ from diffsplit.priors.published import (
 from diffsplit.priors.residual import ResidualPrior
 from diffsplit.priors.storage import CONFIG_NAME, first_line, read_config
 
-__all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
+__all__ = [
+    "HUB_ID",
+    "bundled_facts",
+    "bundled_priors",
+    "load_kind",
+    "load_prior",
+    "locate_prior",
+]
 
 P = TypeVar("P", bound=Prior)
 OWN: dict[str, type[LatentPrior] | type[PatchedUNet] | type[GaussianSpectrum]] = {
@@ -57,6 +64,36 @@ BUNDLE = Path(str(resources.files("diffsplit"))) / "assets" / "priors"
 def bundled_priors() -> list[str]:
     """Names of the priors that come with the package."""
     return sorted(p.name for p in BUNDLE.iterdir() if p.is_dir()) if BUNDLE.is_dir() else []
+
+
+def bundled_facts(name: str) -> dict[str, Any]:
+    """What the description of a bundled prior says of its kind, data and license."""
+    config = read_config(BUNDLE / name)
+    return {"kind": OWN[config["format"]].kind, **config.get("facts", {})}
+
+
+def locate_prior(name: str) -> Path:
+    """Where a named prior is on this machine; what a hub gives is downloaded if it is not here yet.
+
+    Args:
+        name: a bundled prior, a published one of `diffsplit.priors.card_names`, or a hub id.
+
+    Raises:
+        InputError: no such name, a hub that does not answer, or a file that has to be fetched by
+            hand; the message says from where and to what folder.
+    """
+    if name in bundled_priors():
+        return BUNDLE / name
+    card = model_card(name) if name in card_names() else None
+    if card is not None and card.hub is None:
+        return card.checked_path()
+    hub = name if card is None or card.hub is None else card.hub
+    if not HUB_ID.fullmatch(hub):
+        raise InputError(
+            f"{name:.200}: no such prior; choose one of `diffsplit priors list`, or give a hub id "
+            "of the form organization/model."
+        )
+    return snapshot(hub, lambda described: _check_known(described, None))
 
 
 @torch.inference_mode(False)  # weights that are read in inference mode never get a gradient

@@ -49,12 +49,12 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             warnings.simplefilter("ignore")  # of an unusual pickle, which is read or refused
             mapped = zipfile.is_zipfile(file)
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:  # its text advises to load it all the same
+        raise InputError(
+            f"{file}: not a file of weights alone but a pickle that could run code, or damaged, "
+            f"and not loaded; download it again, or {CONVERT}."
+        ) from error
     except Exception as error:  # the readers have error classes of their own, not exported
-        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
-            raise InputError(
-                f"{file}: a pickle with more than weights in it, which could run code and is not "
-                f"loaded; {CONVERT}."
-            ) from error
         raise InputError(
             f"{file}: not a readable checkpoint ({first_line(error)}); download it again."
         ) from error
