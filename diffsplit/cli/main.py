@@ -93,7 +93,7 @@ def priors(ctx: typer.Context) -> None:
         print(ctx.get_help())
 
 
-PRIORS = {"list": list_, "show": show, "pull": pull}
+PRIORS: dict[str, Callable[..., None]] = {"list": list_, "show": show, "pull": pull}
 
 group = typer.Typer(rich_markup_mode="rich")
 group.callback(invoke_without_command=True, **_described(priors))(priors)
