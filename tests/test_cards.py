@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -124,6 +125,19 @@ def test_a_published_model_of_the_hub_is_that_hub_id(
     assert set(asked) == {"google/ddpm-ema-church-256"}
 
 
+def test_a_pull_without_weights_does_not_look_like_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    assert "no safetensors" in refused(capsys, tmp_path, "priors", "pull", "an-org/a-model")
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    assert run("priors", "pull", "an-org/a-model") == 0
+    assert f"is in {tmp_path}" in capsys.readouterr().out
+
+
 def test_files_of_models_belong_below_the_home_that_is_set(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
@@ -225,3 +239,30 @@ def test_the_command_line_refuses_a_checkpoint_with_the_same_sentences(
         start = time.perf_counter()
         assert reason in refused(capsys, tmp_path, *recover, prior)
         assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("label", [None, 2])
+def test_a_checkpoint_in_a_folder_recovers_a_picture_on_the_command_line(
+    label: int | None, tmp_path: Path, measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("azula")
+    (tmp_path / "prior").mkdir()
+    network = backbone() if label is None else backbone(num_classes=4)
+    torch.save(network.state_dict(), tmp_path / "prior" / "model.pt")
+    words = {**WORDS, "class_cond": label is not None}
+    (tmp_path / "prior" / "config.json").write_text(json.dumps(words))
+    recover = ("recover", measured, "-o", tmp_path / "x.png", "--prior", tmp_path / "prior")
+    if label is not None:
+        assert "give the index of one as --class-label" in refused(capsys, tmp_path, *recover)
+        recover = (*recover, "--class-label", label)
+    assert run(*recover, "--steps", 2) == 0
+    assert (tmp_path / "x.png").is_file()
+
+
+def test_a_class_for_a_prior_without_classes_or_for_no_prior_is_refused(
+    tmp_path: Path, measured: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recover = ("recover", measured, "-o", tmp_path / "x.png", "--class-label", 3)
+    assert "knows no classes" in refused(capsys, tmp_path, *recover, "--prior", prior)
+    error = refused(capsys, tmp_path, *recover, "--solver", "back-projection")
+    assert "needs no prior; leave out --class-label" in error

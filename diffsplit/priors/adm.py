@@ -22,7 +22,7 @@ from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.priors.adm_config import ADMConfig, adm_config
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.published import with_label
-from diffsplit.priors.storage import first_line
+from diffsplit.priors.storage import CONFIG_NAME, first_line
 from diffsplit.priors.weights import SUFFIXES, read_weights
 
 __all__ = ["ADMPrior", "ConfigLike", "is_checkpoint", "load_adm"]
@@ -41,6 +41,8 @@ SHARED_WORDS = {
     "use_new_attention_order",
 }
 """What azula calls by the same names."""
+OTHERS = (CONFIG_NAME, "model_index.json", "unet", "scheduler")
+"""What marks a folder as one of another layout."""
 CONFIGS = ("config.yaml", "config.yml", "config.json")
 FIRST, LAST, LABELS = "input_blocks.0.0.weight", "out.2.bias", "label_emb.weight"
 """Where a state dict tells the number of channels, of outputs and of classes."""
@@ -87,6 +89,8 @@ def is_checkpoint(path: str, configured: bool) -> bool:
     if not os.path.isdir(path):  # noqa: PTH112 (a path may be too long for pathlib)
         return path.endswith(SUFFIXES) or os.path.isfile(path)  # noqa: PTH113
     folder = Path(path)
+    if any((folder / name).exists() for name in OTHERS):
+        return False
     found = _config_in(folder)
     if found is not None and found.suffix == ".json":  # diffusers writes one as well
         try:

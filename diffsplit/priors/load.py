@@ -93,7 +93,13 @@ def locate_prior(name: str) -> Path:
             f"{name:.200}: no such prior; choose one of `diffsplit priors list`, or give a hub id "
             "of the form organization/model."
         )
-    return snapshot(hub, lambda described: _check_known(described, None))
+    folder = snapshot(hub, lambda described: _check_known(described, None))
+    if not any(folder.rglob("*.safetensors")):
+        raise InputError(
+            f"{hub}: the hub has no safetensors weights of it, and no others are downloaded; "
+            "download its folder yourself and convert them as docs/checkpoints.md shows."
+        )
+    return folder
 
 
 @torch.inference_mode(False)  # weights that are read in inference mode never get a gradient
@@ -251,6 +257,8 @@ def _load_named(
         folder = snapshot(name, lambda described: _check_known(described, shape))
     if not (folder / CONFIG_NAME).is_file():
         return _assembled(read_parts(folder, device), class_label)
+    if class_label is not None:
+        raise InputError(f"{name}: the model knows no classes; leave class_label out.")
     kind = read_config(folder).get("format")
     return OWN.get(kind if isinstance(kind, str) else "", EDMPrior).load(folder, device)
 
