@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_help_of_the_priors_commands_explains_and_shows_examples(
 def test_the_list_names_every_prior_and_what_is_missing(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "1000")
     (home / "ffhq_10m.pt").write_bytes(b"")
     assert run("priors", "list") == 0
     out = capsys.readouterr().out
@@ -177,7 +178,7 @@ def test_the_list_names_every_prior_and_what_is_missing(
 def test_a_card_is_shown_with_what_is_not_known(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "1000")
     for name in card_names():
         assert run("priors", "show", name) == 0
         out = capsys.readouterr().out
@@ -224,12 +225,22 @@ def test_what_cannot_be_pulled_or_shown_is_refused_in_one_sentence_at_once(
 
 
 def test_the_command_line_refuses_a_checkpoint_with_the_same_sentences(
-    tmp_path: Path, measured: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    measured: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "azula.plugins.adm", None)
     torch.save(state_of(), tmp_path / "model.pt")
+    for name, words in (("good", WORDS), ("bad", {**WORDS, "num_channel": 3})):
+        (tmp_path / name).mkdir()
+        torch.save(state_of(), tmp_path / name / "model.pt")
+        (tmp_path / name / "config.json").write_text(json.dumps(words))
     torch.save({"weight": Path("code")}, tmp_path / "code.pt")
     recover = ("recover", measured, "-o", tmp_path / "x.png", "--prior")
     for prior, reason in (
+        (tmp_path / "good", "pip install 'diffsplit[azula]'"),
+        (tmp_path / "bad", "write num_channels"),
         (tmp_path / "model.pt", "comes without a configuration"),
         (tmp_path / "code.pt", "could run code"),
         (tmp_path / "network.pkl", "can run code"),

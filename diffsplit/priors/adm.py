@@ -150,13 +150,14 @@ def load_adm(
     check((channels, words.image_size, words.image_size))
     unet = _built(file, words, channels, classes)
     _check_fit(file, unet.state_dict(), state)
-    unet.to_empty(device=device).load_state_dict(state)
-    unet.eval().requires_grad_(False)
     network: Any = ADMNetwork(unet, words, channels, classes)
     try:
-        return ADMPrior(with_label(network, class_label), words.alphas_cumprod(), words.prediction)
+        prior = ADMPrior(with_label(network, class_label), words.alphas_cumprod(), words.prediction)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+    unet.to_empty(device=device).load_state_dict(state)  # last, since it takes long
+    unet.eval().requires_grad_(False)
+    return prior
 
 
 def _config_of(file: Path, metadata: Mapping[str, str]) -> ADMConfig:
