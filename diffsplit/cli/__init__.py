@@ -23,6 +23,7 @@ UsageError = typer.BadParameter.__mro__[1]
 """What all complaints about options are, in every version of typer and click."""
 WORDS = {
     r"(?:ds\.)?load_prior\('([^']*)'\)": r"\1",
+    r"\bclass_label\b": "--class-label",
     r"use solvers\.linear_baseline\b.*": "choose another --solver (diffsplit solvers lists them).",
 }
 """What messages for Python code say, and what the command line says instead."""

@@ -16,7 +16,7 @@ from diffsplit.io.measurements import read_facts
 from diffsplit.priors import load_prior
 from diffsplit.solvers import SOLVERS, Solver
 
-__all__ = ["info", "solvers"]
+__all__ = ["info", "solvers", "table_of"]
 
 
 def info(name: Annotated[str, typer.Argument(metavar="FILE_OR_PRIOR")]) -> None:
@@ -31,7 +31,7 @@ def info(name: Annotated[str, typer.Argument(metavar="FILE_OR_PRIOR")]) -> None:
     """
     path = Path(name)
     facts = _file(path) if path.is_file() else load_prior(name).describe()
-    Console().print(_table(name, facts))
+    Console().print(table_of(name, facts))
 
 
 def _file(path: Path) -> dict[str, object]:
@@ -51,7 +51,7 @@ def _file(path: Path) -> dict[str, object]:
     }
 
 
-def _table(title: str, values: dict[str, Any]) -> Table:
+def table_of(title: str, values: dict[str, Any]) -> Table:
     """Facts as two columns."""
     table = Table(
         title=printable(title), show_header=False, title_justify="left", box=None, padding=(0, 2)

@@ -14,11 +14,12 @@ from diffsplit.cli.bench import bench, compare
 from diffsplit.cli.demo import demo
 from diffsplit.cli.info import info, solvers
 from diffsplit.cli.measure import measure
+from diffsplit.cli.priors import list_, pull, show
 from diffsplit.cli.recover import recover
 from diffsplit.cli.results import report
 from diffsplit.cli.train import distill, train
 
-__all__ = ["COMMANDS", "app"]
+__all__ = ["COMMANDS", "PRIORS", "app"]
 
 app = typer.Typer(
     name="diffsplit",
@@ -78,3 +79,24 @@ COMMANDS = (demo, measure, recover, compare, bench, report, solvers, info, train
 app.callback(invoke_without_command=True, **_described(root))(root)
 for command in COMMANDS:
     app.command(**_described(command))(command)
+
+
+def priors(ctx: typer.Context) -> None:
+    """List the priors that there are, show one, or fetch one.
+
+    Examples:
+        diffsplit priors list
+        diffsplit priors show ffhq-256-adm
+        diffsplit priors pull celebahq-256-ddpm
+    """
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+PRIORS: dict[str, Callable[..., None]] = {"list": list_, "show": show, "pull": pull}
+
+group = typer.Typer(rich_markup_mode="rich")
+group.callback(invoke_without_command=True, **_described(priors))(priors)
+app.add_typer(group, name="priors")
+for name, action in PRIORS.items():
+    group.command(name, **_described(action))(action)

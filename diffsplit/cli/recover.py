@@ -51,6 +51,7 @@ def recover(
     output: Annotated[Path, typer.Option("--output", "-o")],
     solver: Annotated[str, one_of(SOLVERS, _ALGORITHMS)] = "diffep",
     prior: Annotated[str | None, typer.Option()] = None,
+    class_label: Annotated[int | None, typer.Option(min=0)] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000)] = None,
     data_step: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     lam: Annotated[float | None, typer.Option()] = None,
@@ -74,8 +75,9 @@ def recover(
     Args:
         file: A file from `diffsplit measure`.
         output: The picture to write.
-        prior: The model of images: a bundled name, a folder or a hub id (default: the bundled one
-            of the kind that the solver needs).
+        prior: The model of images: a name of `diffsplit priors list`, a folder, a checkpoint or a
+            hub id (default: the bundled one of the kind that the solver needs).
+        class_label: The index of the class, for a prior that knows classes.
         steps: The most steps (default for diffep 10, or 20 if it renoises, for diff-onebit 20, and
             for dcdp the rounds of its paper, 4 to 20).
         data_step: For diff-onebit: adam, the paper's 100 steps (default), or exact, the minimum.
@@ -128,7 +130,7 @@ def recover(
     plain, facts = kind(**settings), read_facts(file)
     shape = tuple(facts["image_shape"])
     expected = None if truth is None else _truth(truth, shape, facts["shape"][0])
-    model = _prior(plain, prior, shape, place, half)
+    model = _prior(plain, prior, class_label, shape, place, half)
     if ending is not None:
         settings["ending"] = ending
     if sampling is not None:
@@ -160,16 +162,21 @@ def recover(
 
 
 def _prior(
-    solver: Solver, name: str | None, shape: tuple[int, ...], device: torch.device, half: bool
+    solver: Solver,
+    name: str | None,
+    label: int | None,
+    shape: tuple[int, ...],
+    device: torch.device,
+    half: bool,
 ) -> Prior | None:
     """The prior of that name, or the bundled one of the kind that the solver needs."""
     if solver.requires is None:
-        if name is not None or half:
-            option = "--half" if name is None else "--prior"
+        given = {"--prior": name is not None, "--class-label": label is not None, "--half": half}
+        for option in (option for option, is_given in given.items() if is_given):
             raise InputError(f"this solver needs no prior; leave out {option}.")
         return None
     name = solver.requires.example if name is None else name
-    model = load_prior(name, device=device, shape=shape, dtype=precision(half))
+    model = load_prior(name, device=device, class_label=label, shape=shape, dtype=precision(half))
     solver.check_prior(model, shape)
     return model
 

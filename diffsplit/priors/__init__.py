@@ -1,6 +1,8 @@
 """Priors: trained models as denoisers, consistency models or latent models, and their loading."""
 
+from diffsplit.priors.adm import ADMPrior
 from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
+from diffsplit.priors.cards import Card, card_names, model_card, models_folder
 from diffsplit.priors.closed_form import (
     GaussianConsistency,
     GaussianMixturePrior,
@@ -14,10 +16,12 @@ from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.functional import from_callable
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.latent import LatentPrior
-from diffsplit.priors.load import bundled_priors, load_prior
+from diffsplit.priors.load import bundled_priors, load_prior, locate_prior
 from diffsplit.priors.residual import ResidualPrior
 
 __all__ = [
+    "ADMPrior",
+    "Card",
     "ConsistencyModel",
     "ConsistencyPrior",
     "Denoiser",
@@ -34,9 +38,13 @@ __all__ = [
     "ResidualConsistency",
     "ResidualPrior",
     "bundled_priors",
+    "card_names",
     "from_callable",
     "linear_latent",
     "load_prior",
+    "locate_prior",
     "log_grid",
     "measure_error",
+    "model_card",
+    "models_folder",
 ]

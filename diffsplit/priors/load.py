@@ -13,7 +13,9 @@ import torch
 
 from diffsplit.devices import checked_device
 from diffsplit.errors import InputError, MissingDependencyError
+from diffsplit.priors.adm import ConfigLike, is_checkpoint, load_adm
 from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
+from diffsplit.priors.cards import card_names, model_card
 from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior, ResidualConsistency
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
@@ -32,7 +34,14 @@ from diffsplit.priors.published import (
 from diffsplit.priors.residual import ResidualPrior
 from diffsplit.priors.storage import CONFIG_NAME, first_line, read_config
 
-__all__ = ["HUB_ID", "bundled_priors", "load_kind", "load_prior"]
+__all__ = [
+    "HUB_ID",
+    "bundled_facts",
+    "bundled_priors",
+    "load_kind",
+    "load_prior",
+    "locate_prior",
+]
 
 P = TypeVar("P", bound=Prior)
 OWN: dict[str, type[LatentPrior] | type[PatchedUNet] | type[GaussianSpectrum]] = {
@@ -57,6 +66,42 @@ def bundled_priors() -> list[str]:
     return sorted(p.name for p in BUNDLE.iterdir() if p.is_dir()) if BUNDLE.is_dir() else []
 
 
+def bundled_facts(name: str) -> dict[str, Any]:
+    """What the description of a bundled prior says of its kind, data and license."""
+    config = read_config(BUNDLE / name)
+    return {"kind": OWN[config["format"]].kind, **config.get("facts", {})}
+
+
+def locate_prior(name: str) -> Path:
+    """Where a named prior is on this machine; what a hub gives is downloaded if it is not here yet.
+
+    Args:
+        name: a bundled prior, a published one of `diffsplit.priors.card_names`, or a hub id.
+
+    Raises:
+        InputError: no such name, a hub that does not answer, or a file that has to be fetched by
+            hand; the message says from where and to what folder.
+    """
+    if name in bundled_priors():
+        return BUNDLE / name
+    card = model_card(name) if name in card_names() else None
+    if card is not None and card.hub is None:
+        return card.checked_path()
+    hub = name if card is None or card.hub is None else card.hub
+    if not HUB_ID.fullmatch(hub):
+        raise InputError(
+            f"{name:.200}: no such prior; choose one of `diffsplit priors list`, or give a hub id "
+            "of the form organization/model."
+        )
+    folder = snapshot(hub, lambda described: _check_known(described, None))
+    if not any(folder.rglob("*.safetensors")):
+        raise InputError(
+            f"{hub}: the hub has no safetensors weights of it, and no others are downloaded; "
+            "download its folder yourself and convert them as docs/checkpoints.md shows."
+        )
+    return folder
+
+
 @torch.inference_mode(False)  # weights that are read in inference mode never get a gradient
 def load_prior(
     source: str | os.PathLike[str] | Prior | tuple[Any, Any] | Any,
@@ -66,6 +111,7 @@ def load_prior(
     shape: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
     compile: bool = False,
+    config: ConfigLike | None = None,
 ) -> Prior:
     """Load a prior: a bundled name, a folder, a hub id, or a model that is already in memory.
 
@@ -79,11 +125,15 @@ def load_prior(
             - a folder in the diffusers layout, or a hub id ``"organization/model"``, with a
               `UNet2DModel`: a diffusion model, a consistency model, or with an autoencoder a
               latent one;
+            - a checkpoint of guided-diffusion (ADM), ``.pt`` or ``.safetensors``, or a folder with
+              one and its ``config.yaml``;
+            - one of `diffsplit.priors.card_names`, such as ``"ffhq-256-adm"``: a published model,
+              whose file lies where `diffsplit priors pull` says, or that the hub gives;
             - a diffusers pipeline of such models, or a pair ``(network, scheduler)``; its networks
               are shared with the prior, and set to evaluate;
             - a prior, which comes back as it is.
         device: where to compute; by default the CPU, or where a model in memory already is.
-        class_label: index of the class of a class-conditional diffusers model.
+        class_label: index of the class of a class-conditional model.
         shape: of the images ``(C, H, W)`` that it has to know; a model of the hub is refused before
             its weights are downloaded.
         dtype: `torch.bfloat16` or `torch.float16` lets the network of a prior of our own compute in
@@ -91,18 +141,21 @@ def load_prior(
             images; None leaves all as it is.
         compile: compile the network with `torch.compile`, of a latent model its denoiser. That
             takes a minute or so, once for one image and once for more, and needs a C++ compiler.
+        config: of a guided-diffusion checkpoint: its arguments in that project's own words, such as
+            ``{"image_size": 256, "num_channels": 128}``, or a YAML or JSON file of them.
 
     Raises:
         InputError: it is for images of another ``shape``, nothing of that name, it cannot be read,
             a hub that does not answer in two seconds, an object of another kind, a device that
-            is not there, a ``dtype`` that it cannot compute in, or it cannot be compiled.
+            is not there, a ``dtype`` that it cannot compute in, or it cannot be compiled; of a
+            checkpoint see `diffsplit.priors.adm.load_adm`.
     """
     place = None if device is None else checked_device(device)
     if isinstance(source, Prior):
         prior = source
     elif isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        prior = _load_named(name, place or torch.device("cpu"), class_label, shape)
+        prior = _load_named(name, place or torch.device("cpu"), class_label, shape, config)
     else:
         prior = _assembled(parts_in_memory(source), class_label)
     _check_shape(prior.shape, shape)
@@ -167,9 +220,29 @@ def load_kind(kind: type[P], source: Any, device: str | torch.device | None = No
 
 
 def _load_named(
-    name: str | bytes, device: torch.device, class_label: int | None, shape: Sequence[int] | None
+    name: str | bytes,
+    device: torch.device,
+    class_label: int | None,
+    shape: Sequence[int] | None,
+    config: ConfigLike | None,
 ) -> Prior:
     name = os.fsdecode(name)
+    if name in card_names() and not os.path.exists(name):  # noqa: PTH110
+        card = model_card(name)
+        _check_shape((card.channels, card.resolution, card.resolution), shape)
+        if card.hub is None:
+            name, config = str(card.checked_path()), card.config if config is None else config
+        else:
+            name = card.hub
+    if is_checkpoint(name, config is not None):
+        return load_adm(
+            Path(name), config, device, class_label, lambda known: _check_shape(known, shape)
+        )
+    if config is not None:
+        raise InputError(
+            f"{name:.200}: config is for guided-diffusion checkpoints (.pt, .safetensors or a "
+            "folder with one); leave it out."
+        )
     folder = Path(name)
     if name in bundled_priors() and not os.path.isfile(folder / CONFIG_NAME):  # noqa: PTH113
         folder = BUNDLE / name
@@ -177,12 +250,15 @@ def _load_named(
         if not HUB_ID.fullmatch(name):
             raise InputError(
                 f"{name:.200}: no such prior; give one of the bundled "
-                f"({', '.join(bundled_priors())}), a folder with a diffusion model, or a hub id of "
-                "the form organization/model."
+                f"({', '.join(bundled_priors())}), a published one (`diffsplit priors list`), a "
+                "folder or a checkpoint of a diffusion model, or a hub id of the form "
+                "organization/model."
             )
         folder = snapshot(name, lambda described: _check_known(described, shape))
     if not (folder / CONFIG_NAME).is_file():
         return _assembled(read_parts(folder, device), class_label)
+    if class_label is not None:
+        raise InputError(f"{name}: the model knows no classes; leave class_label out.")
     kind = read_config(folder).get("format")
     return OWN.get(kind if isinstance(kind, str) else "", EDMPrior).load(folder, device)
 
