@@ -66,7 +66,8 @@ class DenseOperator(LinearOperator):
         return _multiply_transposed(self.matrix, y).reshape(-1, *self.shape_in)
 
     def row_square_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.matrix, dim=1, dtype=torch.float32).square()
+        norms: Tensor = torch.linalg.vector_norm(self.matrix, dim=1, dtype=torch.float32)
+        return norms.square()
 
     def _apply_gram(self, y: Tensor) -> Tensor:
         if self.size_out > min(_GRAM_ROWS, self.size_in):
