@@ -15,6 +15,7 @@ from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
 from diffsplit.priors.functional import from_callable
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
+from diffsplit.priors.iid_mixture import IIDMixturePrior
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.priors.load import bundled_priors, load_prior, locate_prior
 from diffsplit.priors.residual import ResidualPrior
@@ -32,6 +33,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "GaussianSpectrum",
+    "IIDMixturePrior",
     "LatentModel",
     "LatentPrior",
     "Prior",
