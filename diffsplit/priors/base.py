@@ -32,6 +32,8 @@ class Prior(ABC):
         sigma_min, sigma_max: the noise levels, on images in [-1, 1], that the model knows.
         mean_square: E[x0²] per entry: the error of knowing nothing but a zero mean.
         bounds: the range that every entry of a clean image lies in, or None.
+        scale_spread: relative standard deviation of an answer's scale where the measurements do not
+            tell it, as single bits without noise do not. The default suits pictures.
     """
 
     kind: ClassVar[str]
@@ -41,6 +43,7 @@ class Prior(ABC):
     sigma_max: float
     mean_square: float = 0.25
     bounds: tuple[float, float] | None = (-1.0, 1.0)
+    scale_spread: float = 0.12
     _forward_bytes: dict[torch.device, int] | None = None  # of one image, where it was observed
 
     def clip(self, x: Tensor) -> Tensor:

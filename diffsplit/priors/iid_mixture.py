@@ -22,7 +22,6 @@ from diffsplit.noise import check_generators, randn_like
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.checks import (
     as_levels,
-    check_levels,
     check_shape,
     checked_count,
     checked_numbers,
@@ -44,7 +43,8 @@ class IIDMixturePrior(Denoiser):
         shape: shape of one signal, for example ``(N,)`` or ``(C, H, W)``.
         means, variances: one per component; a variance of 0 is a point.
         weights: one per component, normalized here; equal by default.
-        sigma_min, sigma_max: the range that `denoise` moves σ into; practically unbounded.
+
+    The range of noise levels is practically unbounded, 10⁻⁶ to 10⁶ times the root of E[x0²].
 
     Raises:
         InputError: a shape or number of components does not fit, a number is out of range, or all
@@ -59,12 +59,8 @@ class IIDMixturePrior(Denoiser):
         means: Sequence[float] | Tensor,
         variances: Sequence[float] | Tensor,
         weights: Sequence[float] | Tensor | None = None,
-        sigma_min: float = 1e-6,
-        sigma_max: float = 1e6,
     ) -> None:
-        check_levels(sigma_min, sigma_max)
         self.shape = check_shape(shape)
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.means = checked_numbers("means", means)
         self.variances = checked_numbers("variances", variances)
         plain = torch.ones(len(self.means)) if weights is None else weights
@@ -74,9 +70,15 @@ class IIDMixturePrior(Denoiser):
         if not bool((self.variances >= 0).all()) or not bool((plain > 0).all()):
             raise InputError("the variances of a mixture are 0 or more, its weights positive.")
         self.weights = plain / plain.sum()
-        self.mean_square = float((self.weights * (self.means.square() + self.variances)).sum())
+        second = self.means.square() + self.variances
+        self.mean_square = float((self.weights * second).sum())
         if self.mean_square == 0:
             raise InputError("a signal of zeros needs no measurements; give a variance above 0.")
+        self.sigma_min, self.sigma_max = (f * math.sqrt(self.mean_square) for f in (1e-6, 1e6))
+        fourth = second.square() + 2 * self.variances * (2 * self.means.square() + self.variances)
+        relative = float((self.weights * fourth).sum()) / self.mean_square**2 - 1
+        # Of ‖x0‖, half of that of ‖x0‖², a sum of N independent squares.
+        self.scale_spread = 0.5 * math.sqrt(max(relative, 0.0) / math.prod(self.shape))
 
     @classmethod
     def sparse(

@@ -29,6 +29,8 @@ LONGEST_STEP = 1.2
 GAIN_SPREAD = 0.1
 LEAST = 1e-7
 """Keeps a division away from zero."""
+FLOOR = 1e-30
+"""Of a variance, which has a logarithm."""
 
 
 class Level(NamedTuple):
@@ -67,7 +69,7 @@ def newton_in_log(
         score: of a level, the slope and negative curvature of the log evidence in its logarithm,
             ``(B,)`` each.
     """
-    center = predicted.clamp(min=1e-12).log()
+    center = predicted.clamp(min=FLOOR).log()
     log = center
     for _ in range(NEWTON_STEPS):
         slope, information = score(log.exp())
@@ -93,7 +95,7 @@ def level_by_evidence(
         spread: standard deviation of log τ around the prediction.
         steps: of Newton's method.
     """
-    log_predicted = predicted.clamp(min=1e-12).log()
+    log_predicted = predicted.clamp(min=FLOOR).log()
     log_tau, log_gain = log_predicted, predicted.new_zeros(predicted.shape)
     width = confounded = log_gain
     for step in range(steps):
@@ -104,7 +106,7 @@ def level_by_evidence(
         if step == 0:
             confounded = _confounded(cross, total(score_tau.square()))
             width = GAIN_SPREAD * (1 - confounded).clamp(min=1e-3)
-        info_tau, info_gain = 0.5 * total(h.square()) * tau.square(), total(h * q.square())
+        info_tau, info_gain = 0.5 * total((h * column(tau, h)).square()), total(h * q.square())
         bound = 0.9 * (info_tau * info_gain).sqrt()
         cross = cross.minimum(bound).maximum(-bound)
         slope_tau = total(score_tau) - (log_tau - log_predicted) / spread**2

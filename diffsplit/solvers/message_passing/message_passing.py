@@ -53,12 +53,9 @@ AGREEMENT = 0.7
 CAUTION = 0.5
 """How far the denoiser's level is raised from that of the average noise of r (0) to that of its
 average power where the noise is (1)."""
-SCALE_SPREAD = 0.12
-"""Relative standard deviation of an answer's scale where single bits do not tell it at all, as
-without noise; in noise they tell it from the level in part. The error of the scale is one number of
-an image, which the evidence, an average over many, does not show."""
-NEGLIGIBLE = 1e-6
-"""A variance of v1 below which the image is exact: an eighth of a gray level."""
+NEGLIGIBLE = 4e-6
+"""The share of the prior's mean square below which v1 is nothing and the image exact: an eighth of
+a gray level of an image of mean square ¼."""
 UNSETTLED = (
     "the exchange did not settle, or its predictions and the measurements disagree: the picture "
     "may be unlike what the prior knows, or the noise level wrong"
@@ -134,7 +131,7 @@ class MessagePassing(SamplingSolver):
         for iteration in range(1, self.iterations + 1):
             r, v1 = measurements.send()
             moved = (v1 / v1_before - 1).abs()
-            exact = v1 <= NEGLIGIBLE
+            exact = v1 <= NEGLIGIBLE * prior.mean_square
             settled = (moved <= 2 * self.tolerance) | exact
             keep = self.damping * ((v1 > v1_before) & ~settled)
             # Where the noise of r is uneven, what exceeds the level would be taken for detail.
@@ -158,7 +155,8 @@ class MessagePassing(SamplingSolver):
             samples = yield from self.drawn(prior, r_kept, v_kept.sqrt(), generator)
         reason = "" if bool(good.all()) else UNSETTLED
         if problem.channel.outcomes == 2:
-            spread = SCALE_SPREAD * measurements.confounded
+            # The error of the scale is one number of an image; the evidence, an average, lacks it.
+            spread = prior.scale_spread * measurements.confounded
             error = error + spread.square() * image.flatten(1).square().mean(1)
         uneven = has_faint_scale(problem) or not is_scattered(problem.operator.pixels)
         if uneven and not has_random_rows(problem):

@@ -109,8 +109,8 @@ class MeasurementModule(ABC):
         mean = h.flatten(1).mean(1)
         if not self.random:
             square = h.flatten(1).square().mean(1)
-            self.unevenness = square / mean.square().clamp(min=LEAST**2)
-        return g, mean.clamp(min=LEAST).minimum((1 - LEAST) / tau)
+            self.unevenness = square / mean.square().maximum((LEAST / tau).square())
+        return g, (mean * tau).clamp(LEAST, 1 - LEAST) / tau
 
 
 class OrthogonalRows(MeasurementModule):
