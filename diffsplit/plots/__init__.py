@@ -2,6 +2,7 @@
 
 from diffsplit.plots.grids import comparison, image_grid, side_by_side
 from diffsplit.plots.maps import measurement_pictures, std_figure, std_map, stretch
+from diffsplit.plots.signals import signal_figure
 from diffsplit.plots.traces import markdown_table, trace_figure
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "markdown_table",
     "measurement_pictures",
     "side_by_side",
+    "signal_figure",
     "std_figure",
     "std_map",
     "stretch",

@@ -118,7 +118,8 @@ def check_images(images: Tensor, shape: str) -> None:
         kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(
             f"a figure shows tensors of floats of shape {shape}, with one channel or three, not "
-            f"{kind}; convert bytes with ds.images.from_uint8."
+            f"{kind}; convert bytes with ds.images.from_uint8, draw signals with "
+            "ds.plots.signal_figure."
         )
 
 

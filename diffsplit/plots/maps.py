@@ -122,12 +122,18 @@ def measurement_pictures(problem: Problem, y: Tensor) -> tuple[str, Tensor]:
         The label and the pictures ``(B, C', H, W)``, with one or three channels where C has.
 
     Raises:
-        InputError: ``y`` is no batch of measurements of this problem.
+        InputError: ``y`` is no batch of measurements of this problem, or what was measured is no
+            image.
     """
     if not isinstance(problem, Problem):
         raise InputError("give a problem and its measurements, in this order.")
     problem.check(y)
     operator = problem.operator
+    if len(operator.shape_in) != 3:
+        raise InputError(
+            f"pictures are made of images (C, H, W), and these are signals {operator.shape_in}; "
+            "draw problem.backprojection(y) with ds.plots.signal_figure."
+        )
     if operator.pixels is not None:
         return "measurement", problem.backprojection(y) / operator.gram.mean
     if y.ndim == 4 and y.shape[1] in (1, 3):

@@ -6,13 +6,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from diffsplit.errors import InputError, MissingDependencyError
-from diffsplit.io.files import atomic_write
-from diffsplit.io.images import from_uint8
+from diffsplit.errors import InputError
+from diffsplit.plots.drawing import finished, new_figure
 
 __all__ = ["markdown_table", "trace_figure"]
 
@@ -39,18 +36,12 @@ def trace_figure(trace: Columns, path: str | os.PathLike[str] | None = None) -> 
         InputError: a trace without steps, or a path that cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("curves need matplotlib: pip install matplotlib.") from error
     if not hasattr(trace, "items"):
         raise InputError("trace_figure draws the trace of a recovery; give result.trace.")
     columns = {name: values.detach().cpu().double() for name, values in trace.items()}
     if not columns:
         raise InputError("the trace holds no steps; there is nothing to draw.")
-    figure = Figure(figsize=(6, 1 + 1.6 * len(columns)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(6, 1 + 1.6 * len(columns))
     panels = figure.subplots(len(columns), sharex=True, squeeze=False)[:, 0]
     for panel, (name, values) in zip(panels, columns.items(), strict=True):
         panel.plot(range(1, len(values) + 1), values.numpy(), marker=".", linewidth=1)
@@ -59,15 +50,7 @@ def trace_figure(trace: Columns, path: str | os.PathLike[str] | None = None) -> 
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("step")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
-    canvas.draw()
-    pixels = np.array(canvas.buffer_rgba())[..., :3]
-    if path is not None:
-        with atomic_write(path) as temporary:
-            try:
-                figure.savefig(temporary)
-            except ValueError as error:  # a suffix that matplotlib does not know
-                raise InputError(f"{path}: {error}.") from error
-    return from_uint8(torch.from_numpy(pixels).permute(2, 0, 1))
+    return finished(figure, path)
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]], digits: int = 2) -> str:

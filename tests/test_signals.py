@@ -1,0 +1,195 @@
+"""Signals that are no images: shapes (N,) and (H, W), sparse priors, any scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffsplit as ds
+from diffsplit import Problem
+from diffsplit.channels import GaussianNoise, OneBit
+from diffsplit.errors import InputError
+from diffsplit.noise import seeded
+from diffsplit.operators import GaussianMatrix, RandomizedTransform, from_matrix
+from diffsplit.priors import GaussianPrior, IIDMixturePrior
+from diffsplit.solvers import DiffEP, Recovery
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def mixture(shape: tuple[int, ...] = (4000,)) -> IIDMixturePrior:
+    """A point, and two Gaussians of unlike widths."""
+    return IIDMixturePrior(shape, [0.0, 1.0, -0.5], [0.0, 0.01, 0.5], [0.5, 0.2, 0.3])
+
+
+def recovered(
+    prior: IIDMixturePrior, rows: int, count: int = 4, **settings: float
+) -> tuple[Recovery, Tensor]:
+    """One noiseless bit a measurement; the answer and the truth."""
+    x = prior.sample(count, seeded(0, "signals"))
+    problem = Problem(GaussianMatrix(prior.shape, rows, seed=1), OneBit(sigma=0.0))
+    y = problem.measure(x, generator=seeded(0, "measure"))
+    return DiffEP(**settings)(problem, y, prior, generator=seeded(0, "recover")), x
+
+
+@pytest.mark.parametrize("level", [0.02, 0.3, 2.0])
+def test_the_denoiser_of_independent_entries_is_their_posterior_mean(level: float) -> None:
+    """Bayes' rule on a fine grid of x0: a Riemann sum for the Gaussians, a term for the point."""
+    prior = mixture((3,))
+    x = torch.tensor([[-0.4, 0.06, 0.9]], dtype=torch.float64)
+    grid = torch.linspace(-6, 7, 260_001, dtype=torch.float64)
+    step = float(grid[1] - grid[0])
+
+    def normal(z: Tensor, variance: float) -> Tensor:
+        return torch.exp(-z.square() / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+
+    density = 0.2 * normal(grid - 1, 0.01) + 0.3 * normal(grid + 0.5, 0.5)
+    for entry, answer in zip(x[0], prior.denoise(x, level)[0], strict=True):
+        likelihood = normal(entry - grid, level**2)
+        mass = step * (density * likelihood).sum() + 0.5 * normal(entry, level**2)
+        expected = step * (density * likelihood * grid).sum() / mass
+        torch.testing.assert_close(answer, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_the_error_of_independent_entries_is_what_their_samples_show() -> None:
+    prior = mixture((200_000,))
+    levels = torch.tensor([[0.01, 0.1], [0.5, 3.0]])
+    curve = prior.error(levels)
+    assert curve.shape == levels.shape
+    x = prior.sample(1, seeded(0, "x")).double()
+    noise = torch.randn(x.shape, generator=seeded(0, "n"), dtype=x.dtype)
+    for level, expected in zip(levels.flatten().tolist(), curve.flatten().tolist(), strict=True):
+        squares = (prior.denoise(x + level * noise, level) - x).square()
+        deviation = float(squares.std()) / math.sqrt(x.numel())
+        assert abs(float(squares.mean()) - expected) < 4 * deviation
+    single = IIDMixturePrior((5,), [0.3], [0.25])
+    exact = GaussianPrior((5,), 0.3, 0.25)
+    for level in (1e-3, 0.4, 50.0):
+        torch.testing.assert_close(single.error(level), exact.error(level), rtol=1e-6, atol=0)
+
+
+def test_samples_of_independent_entries_have_the_shares_and_the_mean_square_of_the_prior() -> None:
+    x = mixture((2, 30_000)).sample(3, seeded(0, "x"))
+    assert x.shape == (3, 2, 30_000)
+    assert float((x == 0).float().mean()) == pytest.approx(0.5, abs=0.005)
+    assert float(x.square().mean()) == pytest.approx(mixture().mean_square, rel=0.02)
+    norms = mixture((50,)).sample(4000, seeded(1, "x")).square().sum(1).sqrt()
+    assert float(norms.std() / norms.mean()) == pytest.approx(mixture((50,)).scale_spread, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: IIDMixturePrior((0,), [0.0], [1.0]),
+        lambda: IIDMixturePrior((4,), [0.0, 1.0], [1.0]),
+        lambda: IIDMixturePrior((4,), [[0.0]], [[1.0]]),
+        lambda: IIDMixturePrior((4,), [0.0], [-1.0]),
+        lambda: IIDMixturePrior((4,), [0.0], [1.0], [0.0]),
+        lambda: IIDMixturePrior((4,), [0.0], [0.0]),
+        lambda: IIDMixturePrior.sparse((4,), 0.0),
+        lambda: IIDMixturePrior.sparse((4,), 1.0),
+        lambda: IIDMixturePrior.sparse((4,), 0.1, math.nan),
+        lambda: IIDMixturePrior.sparse((4,), 0.1, 0.0),
+    ],
+)
+def test_mixtures_that_are_none_are_refused(build: Callable[[], object]) -> None:
+    with pytest.raises(InputError):
+        build()
+
+
+@pytest.mark.parametrize(("alpha", "density"), [(1.0, 0.25), (2.0, 0.25), (1.0, 0.0625)])
+def test_sparse_signals_come_back_from_bits_as_well_as_state_evolution_says(
+    alpha: float, density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from sparse_signals import measured, state_evolution
+
+    error, of_direction = state_evolution(alpha, density)
+    found, x, result = measured(alpha, density, size=4000, count=6)
+    assert float(found.mean()) == pytest.approx(of_direction, rel=0.06)
+    squares = (result.image - x).square().mean(1)
+    assert float(squares.mean()) == pytest.approx(error, rel=0.08)
+    assert result.predicted_error is not None
+    assert float(result.predicted_error.mean() / squares.mean()) == pytest.approx(1, abs=0.2)
+    assert result.converged is not None
+    assert bool(result.converged.all())
+
+
+def test_state_evolution_ends_where_the_theory_of_one_bit_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Xu, Kabashima and Zdeborová 2014: with many bits a sparse signal is as well known as if the
+    places of its nonzero entries were given, that is as a dense one of ρN entries, whose error
+    falls as (M/N)⁻²."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from sparse_signals import state_evolution
+
+    dense = [alpha**2 * state_evolution(alpha, 0.99999)[1] for alpha in (100, 1000)]
+    assert dense[0] == pytest.approx(dense[1], rel=0.01)
+    excess = [
+        state_evolution(alpha, 0.25)[1] / state_evolution(4 * alpha, 0.99999)[1]
+        for alpha in (3, 30, 300)
+    ]
+    assert excess[0] > excess[1] > excess[2] > 1
+    assert excess[2] < 1.1
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e5])
+def test_the_scale_of_signals_changes_nothing_but_the_scale_of_the_answer(scale: float) -> None:
+    plain, x = recovered(IIDMixturePrior.sparse((400,), 0.25), 1200)
+    scaled, _ = recovered(IIDMixturePrior.sparse((400,), 0.25, scale**2 / 0.25), 1200)
+    torch.testing.assert_close(scaled.image / scale, plain.image, rtol=1e-3, atol=1e-3)
+    assert plain.predicted_error is not None
+    assert scaled.predicted_error is not None
+    torch.testing.assert_close(
+        scaled.predicted_error / scale**2, plain.predicted_error, rtol=1e-2, atol=0
+    )
+    assert float(torch.cosine_similarity(plain.image, x).min()) > 0.9
+
+
+def test_a_signal_of_two_dimensions_is_recovered_as_the_same_numbers_in_one() -> None:
+    """The same matrix, the same posterior; a prior with a covariance, so that places count."""
+    root = torch.randn(24, 24, generator=seeded(0, "c"), dtype=torch.float64) / 5
+    matrix = torch.randn(40, 24, generator=seeded(0, "m"), dtype=torch.float64) / math.sqrt(40)
+    answers = []
+    for shape in ((24,), (4, 6)):
+        prior = GaussianPrior(shape, 0.0, root @ root.T + 0.01 * torch.eye(24))
+        x = prior.sample(3, seeded(0, "x")).double()
+        problem = Problem(from_matrix(matrix, shape, rows="iid"), OneBit(sigma=0.1))
+        y = problem.measure(x, generator=seeded(0, "measure"))
+        result = DiffEP(samples=4)(problem, y, prior, generator=seeded(0, "recover"))
+        assert result.image.shape == (3, *shape)
+        assert result.std is not None
+        low, high = result.interval(0.9)
+        assert low.shape == high.shape == (3, *shape)
+        answers.append((result.image.flatten(1), result.std.flatten(1), result.predicted_error))
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("operator", "channel"),
+    [
+        (GaussianMatrix((400,), 300, seed=1), GaussianNoise(0.1)),
+        (RandomizedTransform((512,), 384, seed=1), OneBit(0.2)),
+    ],
+    ids=["matrix", "transform"],
+)
+def test_intervals_of_a_sparse_signal_hold_its_entries_as_often_as_they_say(
+    operator: ds.operators.LinearOperator, channel: ds.channels.Channel
+) -> None:
+    prior = IIDMixturePrior.sparse(operator.shape_in, 0.5)
+    x = prior.sample(6, seeded(0, "x"))
+    problem = Problem(operator, channel)
+    y = problem.measure(x, generator=seeded(0, "measure"))
+    result = DiffEP(samples=16, sample_steps=20)(
+        problem, y, prior, generator=seeded(0, "recover")
+    )
+    low, high = result.interval(0.9)
+    covered = ((low <= x) & (x <= high)).float().mean()
+    assert 0.85 < float(covered) <= 0.97
