@@ -3,7 +3,8 @@
     python benchmarks/sparse_signals.py --figure sparse-signals.png
 
 Signals are Bernoulli–Gauss: an entry is N(0, 1/ρ) with probability ρ, else 0. A has i.i.d. Gaussian
-entries. Signals with a typical number of nonzero entries are taken. The table has the mean squared error of normalized signals, ‖x̂/‖x̂‖ − x0/‖x0‖‖², in dB.
+entries; the signals are those with a typical number of nonzero entries. The table has the mean
+squared error of normalized signals, ‖x̂/‖x̂‖ − x0/‖x0‖‖², in dB.
 
 State evolution is what message passing with the true prior reaches as N grows. Its state is v, the
 mean squared error of an entry where E[x0²] = 1. Rows of A have the squared norm c = N/M = 1/α, so
@@ -107,7 +108,8 @@ def measured(
     operator = ds.operators.GaussianMatrix((size,), rows=round(alpha * size), seed=1)
     problem = ds.Problem(operator, ds.channels.OneBit(sigma=0.0))
     y = problem.measure(x, generator=seeded(0, "measure"))
-    found = ds.solvers.DiffEP(iterations=20)(problem, y, prior, generator=seeded(0, "recover"))
+    solver = ds.solvers.DiffEP(iterations=40, tolerance=1e-3)
+    found = solver(problem, y, prior, generator=seeded(0, "recover"))
     return 2 - 2 * torch.cosine_similarity(found.image, x), x, found
 
 
