@@ -39,6 +39,11 @@ class Channel(ABC):
     Autograd differentiates `nll`, `grad`, `misfit` and `prox` with respect to ``s`` or ``z``, but
     not the evidence and the posterior moments. Values of ``y`` are checked by `check` alone.
 
+    A subclass defines `sample`, `evidence` and `evidence_score`. Where these also take τ = 0, the
+    likelihood, its derivatives and the posterior moments follow from them, and a subclass redefines
+    what has a form that is more accurate in the tails. `prox` and `config` have no such default;
+    DiffEP needs neither.
+
     Every method raises InputError for arguments of a wrong type, shape or device.
 
     Attributes:
@@ -66,21 +71,24 @@ class Channel(ABC):
             InputError: the generators do not fit, or NaN would become one of finitely many values.
         """
 
-    @abstractmethod
     def nll(self, s: Tensor, y: Tensor) -> Tensor:
         """ℓ(s) = −log p(y | s), elementwise."""
+        return -self.evidence(s, y, 0.0)
 
-    @abstractmethod
     def grad(self, s: Tensor, y: Tensor) -> Tensor:
         """ℓ'(s), elementwise."""
+        return -self.evidence_score(s, y, 0.0)[0]
 
-    @abstractmethod
     def curvature(self, s: Tensor, y: Tensor) -> Tensor:
         """ℓ''(s), elementwise."""
+        return self.evidence_score(s, y, 0.0)[1]
 
-    @abstractmethod
     def prox(self, z: Tensor, y: Tensor, mu: float | Tensor) -> Tensor:
         """argmin_s ℓ(s) + μ/2 (s − z)², elementwise, to the precision of the dtype."""
+        raise InputError(
+            f"{type(self).__name__} defines no proximal map, which this method needs; define prox, "
+            "or use DiffEP."
+        )
 
     @abstractmethod
     def evidence(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Tensor:
@@ -95,7 +103,6 @@ class Channel(ABC):
             without cancellation: E[s | y] = p + τ g, Var[s | y] = τ (1 − τ h).
         """
 
-    @abstractmethod
     def moments(self, p: Tensor, y: Tensor, tau: float | Tensor) -> Moments:
         """Mean and variance of s given y, for the prior s ~ N(p, τ).
 
@@ -104,15 +111,20 @@ class Channel(ABC):
             y: measurements.
             tau: prior variance, positive.
         """
+        g, h = self.evidence_score(p, y, tau)
+        return Moments(p + tau * g, tau * (1 - tau * h))
 
     def value(self, y: Tensor) -> Tensor:
         """A number in the units of s that y stands for, for Aᵀy (the sign, a bin's middle)."""
         check_measurements(y)
         return y
 
-    @abstractmethod
     def config(self) -> dict[str, Any]:
         """What `channels.from_config` needs to build this channel again: plain JSON values."""
+        raise InputError(
+            f"{type(self).__name__} is a channel of your own, which a file cannot describe; save "
+            "the measurements as a tensor."
+        )
 
     def _set(self, **values: Any) -> None:
         """Set attributes of a frozen dataclass, when it is built."""
