@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint types format benchmark clean
+.PHONY: demo test test-core test-slow lint types format benchmark clean
 
 demo: .venv/core  ## measure and recover eight cats, write diffsplit-demo.png
 	$(BIN)/diffsplit demo
 
 test: .venv/dev  ## run the tests
 	$(BIN)/python -m pytest
+
+test-core: .venv/dev  ## run the tests as where no optional package is installed
+	PYTHONPATH=tests $(BIN)/python -m pytest -p hidden_extras
 
 test-slow: .venv/dev  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

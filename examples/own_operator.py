@@ -34,9 +34,9 @@ def main() -> None:
     problem = ds.Problem(operator, ds.channels.GaussianNoise(sigma=0.01))
     y = problem.measure(x, generator=generator)
     back = ds.plots.stretch(problem.backprojection(y))
-    result = ds.solvers.DiffEP(levels=6)(problem, y, prior, generator=generator)
+    result = ds.solvers.DiffEP(levels=8)(problem, y, prior, generator=generator)
 
-    rows = [("truth", x), ("Aᵀy", back), (f"DiffEP, {operator.size_out} numbers", result.image)]
+    rows = [("truth", x), ("A^T y", back), (f"DiffEP, {operator.size_out} numbers", result.image)]
     ds.save_image(ds.plots.comparison(rows, label_width=190), "own-operator.png")
     psnr = ds.metrics.psnr(result.image, x).mean()
     print(

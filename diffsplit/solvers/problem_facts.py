@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool1d, max_pool2d
 
 from diffsplit.noise import randn_like, seeded
 from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
@@ -76,9 +76,11 @@ def leaves_white_errors(problem: Problem) -> bool:
 
 
 def is_scattered(pixels: Tensor | None) -> bool:
-    """Whether nine in ten hidden pixels have a seen one beside them."""
-    if pixels is None or pixels.ndim != 3:
+    """Whether nine in ten hidden pixels, or entries of a signal, have a seen one beside them."""
+    if pixels is None or pixels.ndim > 3:
         return False
-    near = max_pool2d(pixels[None].float(), 3, stride=1, padding=1)[0] > 0
+    pool = max_pool1d if pixels.ndim == 1 else max_pool2d
+    planes = pixels if pixels.ndim == 3 else pixels[None]
+    near = (pool(planes.float(), 3, stride=1, padding=1) > 0).view_as(pixels)
     hidden = ~pixels
     return int((near & hidden).sum()) >= 0.9 * int(hidden.sum())
