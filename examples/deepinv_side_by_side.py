@@ -7,9 +7,9 @@ same network to DeepInverse's DiffPIR. Writes deepinv-side-by-side.png; needs de
 
 import deepinv
 import torch
+from diffsplit.interop import denoiser_to_deepinv, to_deepinv
 
 import diffsplit as ds
-from diffsplit.interop import denoiser_to_deepinv, to_deepinv
 
 
 def main() -> None:

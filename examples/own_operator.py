@@ -13,8 +13,9 @@ import diffsplit as ds
 
 SHAPE = (3, 64, 64)
 ANGLES = torch.linspace(0, torch.pi, 19)[:-1]
-TURNS = torch.stack([ANGLES.cos(), -ANGLES.sin(), 0 * ANGLES], 1), torch.stack(
-    [ANGLES.sin(), ANGLES.cos(), 0 * ANGLES], 1
+TURNS = (
+    torch.stack([ANGLES.cos(), -ANGLES.sin(), 0 * ANGLES], 1),
+    torch.stack([ANGLES.sin(), ANGLES.cos(), 0 * ANGLES], 1),
 )
 GRIDS = affine_grid(torch.stack(TURNS, 1), [len(ANGLES), *SHAPE], align_corners=False)
 

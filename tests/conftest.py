@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tiny_networks import tiny_kl, tiny_unet
 
-pytest.register_assert_rewrite("command_line")
+pytest.register_assert_rewrite("command_line", "matrix_cases")
 from command_line import SIZE, run  # noqa: E402
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 
 from diffsplit import Problem, channels, operators
 from diffsplit.data_steps import adam_step, exact_step, momentum_steps
@@ -63,6 +62,7 @@ def test_the_exact_step_is_the_minimum_that_a_generic_optimiser_finds(operator, 
         slope = problem.grad(x, y) + mu * (x - z)
         return _objective(problem, y, z, mu, x).item(), slope.flatten().numpy()
 
+    minimize = pytest.importorskip("scipy.optimize").minimize
     best = minimize(f, z.flatten().numpy(), jac=True, method="L-BFGS-B", options={"ftol": 1e-15})
     x = exact_step(problem, y, z, mu)
     # Newton leaves a residual of at most 1e-5 of ‖ℓ'(A z)‖, and a gradient g that is Aᵀ times it;

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 import diffsplit.metrics
@@ -31,6 +30,7 @@ def ssim_of_scikit_image(a: Tensor, b: Tensor, border: int) -> float:
     With gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1 it filters with
     scipy's Gaussian cut at 3.5 standard deviations and leaves out a border of 5 pixels.
     """
+    gaussian_filter = pytest.importorskip("scipy.ndimage").gaussian_filter
     c1, c2 = 0.01**2, 0.03**2
     x, y = a.numpy(), b.numpy()
 

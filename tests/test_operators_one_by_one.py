@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import pytest
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
+from matrix_cases import DENSE, THIN, check_matrix
 from operator_cases import SHAPE, columns, columns_adjoint, dense, randn
 from torch import Tensor
 
@@ -360,8 +359,6 @@ def test_function_transforms_of_pytorch_see_the_matrix():
     torch.testing.assert_close(tangent, 2 * value)
 
 
-DENSE = np.random.default_rng(0).standard_normal((5, 12))
-THIN = DENSE * (DENSE > 0.3)
 MATRICES = {
     "tensor": (torch.from_numpy(DENSE), DENSE),
     "array": (DENSE, DENSE),
@@ -370,32 +367,13 @@ MATRICES = {
     "array of another byte order": (DENSE.astype(">f8"), DENSE),
     "array that is read only": (np.broadcast_to(DENSE[:1], (5, 12)), DENSE[:1].repeat(5, 0)),
     "sparse tensor": (torch.from_numpy(THIN).to_sparse(), THIN),
-    "sparse matrix": (scipy.sparse.csr_matrix(THIN), THIN),
-    "sparse array": (scipy.sparse.coo_array(THIN), THIN),
-    "sparse bools": (scipy.sparse.csc_array(THIN != 0), 1.0 * (THIN != 0)),
-    "linear operator": (scipy.sparse.linalg.aslinearoperator(DENSE), DENSE),
-    "linear operator of a sparse matrix": (
-        2 * scipy.sparse.linalg.aslinearoperator(scipy.sparse.csr_array(THIN)),
-        2 * THIN,
-    ),
 }
 
 
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.filterwarnings("error")
 def test_matrices_of_every_library_are_the_operators_that_they_describe(name):
-    matrix, expected = MATRICES[name]
-    operator, x = from_matrix(matrix, (3, 2, 2)), randn(2, 3, 2, 2)
-    expected = torch.from_numpy(expected.copy())
-    y = operator(x)
-    torch.testing.assert_close(y, x.flatten(1) @ expected.T, rtol=1e-12, atol=1e-12)
-    back = operator.adjoint(y)
-    assert back.shape == x.shape
-    torch.testing.assert_close(back.flatten(1), y @ expected, rtol=1e-12, atol=1e-12)
-    for dtype in (torch.float32, torch.float16):
-        assert operator(x.to(dtype)).dtype == operator.adjoint(y.to(dtype)).dtype == dtype
-    mean = expected.square().sum().item() / 5
-    assert operator.gram.mean == pytest.approx(mean, rel=1e-6)
+    check_matrix(*MATRICES[name])
 
 
 @pytest.mark.parametrize(
@@ -414,14 +392,6 @@ def test_matrices_of_every_library_are_the_operators_that_they_describe(name):
         [[1.0, 2.0], [1.0]],
         "matrix",
         None,
-        scipy.sparse.csr_array((3, 4)),
-        scipy.sparse.csr_array(np.full((3, 4), math.inf)),
-        scipy.sparse.csr_array(1j * np.ones((3, 4))),
-        scipy.sparse.csr_array(np.ones((3, 5))),
-        scipy.sparse.coo_array(np.ones(4)),
-        scipy.sparse.linalg.aslinearoperator(1j * np.ones((3, 4))),
-        scipy.sparse.linalg.aslinearoperator(np.ones((3, 5))),
-        scipy.sparse.linalg.LinearOperator((3, 4), matvec=lambda x: x[:3]),
     ],
     ids=lambda matrix: f"{type(matrix).__name__} {getattr(matrix, 'dtype', '')}",
 )
@@ -430,11 +400,6 @@ def test_matrices_that_are_no_operators_are_refused_in_a_sentence(matrix):
         from_matrix(matrix, (1, 2, 2))
     assert 20 < len(str(caught.value)) < 400
     assert str(caught.value).endswith(".")
-
-
-def test_rows_are_announced_of_a_dense_matrix_alone():
-    with pytest.raises(InputError, match="dense"):
-        from_matrix(scipy.sparse.csr_array(THIN), rows="iid")
 
 
 def test_a_matrix_can_be_told_what_its_rows_are():

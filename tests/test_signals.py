@@ -226,9 +226,7 @@ def test_intervals_of_a_sparse_signal_hold_its_entries_as_often_as_they_say(
     x = prior.sample(6, seeded(0, "x"))
     problem = Problem(operator, channel)
     y = problem.measure(x, generator=seeded(0, "measure"))
-    result = DiffEP(samples=16, sample_steps=20)(
-        problem, y, prior, generator=seeded(0, "recover")
-    )
+    result = DiffEP(samples=16, sample_steps=20)(problem, y, prior, generator=seeded(0, "recover"))
     low, high = result.interval(0.9)
     covered = ((low <= x) & (x <= high)).float().mean()
     assert 0.85 < float(covered) <= 0.97
