@@ -1,8 +1,9 @@
 """DeepInverse and diffsplit side by side: one physics, an algorithm of each, one call for both.
 
-A physics of DeepInverse measures the image, on [0, 1] as there. `to_deepinv` makes a solver with its
-prior a reconstructor that is called as ``model(y, physics)``, and `denoiser_to_deepinv` gives the
-same network to DeepInverse's DiffPIR. Writes deepinv-side-by-side.png; needs deepinv.
+A physics of DeepInverse measures the image, on [0, 1] as there. `to_deepinv` makes a solver with
+its prior a reconstructor that is called as ``model(y, physics)``, and `denoiser_to_deepinv` gives
+the same network to DeepInverse's DiffPIR, here in its default settings. Writes
+deepinv-side-by-side.png; needs deepinv.
 """
 
 import deepinv
@@ -23,7 +24,7 @@ def main() -> None:
         "DiffEP": to_deepinv(ds.solvers.DiffEP(), prior),
         "DCDP": to_deepinv(ds.solvers.DCDP(purifier="tweedie"), prior),
         "DiffPIR of DeepInverse": deepinv.sampling.DiffPIR(
-            denoiser_to_deepinv(prior), deepinv.optim.data_fidelity.L2(), sigma=0.025, max_iter=20
+            denoiser_to_deepinv(prior), deepinv.optim.data_fidelity.L2(), sigma=0.025
         ),
     }
     rows = [("truth", x), ("measured", 2 * y - 1)]

@@ -1,8 +1,8 @@
 """How sure is the picture? Standard deviations and intervals from posterior samples.
 
-DiffEP draws eight samples, each by two evaluations of a consistency model. Their spread is scaled to
-the error that the exchange of messages found. Writes uncertainty-map.png: truth, answer, lower and
-upper bounds of 90 % intervals, and the map of the standard deviation.
+DiffEP draws eight samples, each by two evaluations of a consistency model. Their spread is scaled
+to the error that the exchange of messages found. Writes uncertainty-map.png: truth, answer, bounds
+of 90 % intervals, and the map of the standard deviation.
 """
 
 import torch
