@@ -157,6 +157,34 @@ def test_a_trace_is_drawn_and_written_with_one_panel_a_column(tmp_path: Path) ->
         plots.trace_figure({"sigma": steps}, tmp_path / "trace.xyz")
 
 
+def test_signals_are_drawn_one_panel_each_with_a_band_and_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    x = torch.linspace(-1, 1, 50).expand(2, -1)
+    plain = plots.signal_figure([("truth", x[0]), ("answer", -x[0])])
+    banded = plots.signal_figure([("truth", x[0]), ("answer", -x[0])], (x[0] - 1, x[0] + 1))
+    assert not torch.equal(plain, banded[:, : plain.shape[1], : plain.shape[2]])
+    axis = torch.linspace(400, 700, 50)
+    two = plots.signal_figure([("truth", x)], axis=axis, path=tmp_path / "x.png")
+    assert two.shape[1] > plain.shape[1]
+    with Image.open(tmp_path / "x.png") as written:
+        assert written.size == (two.shape[2], two.shape[1])
+    for curves, settings in (
+        ([], {}),
+        ([("a", x), ("b", x[0])], {}),
+        ([("a", torch.zeros(1, 3, 4, 4))], {}),
+        ([("a", x)], {"axis": axis[1:]}),
+        ([("a", x)], {"interval": (x[:, 1:], x)}),
+    ):
+        with pytest.raises(InputError):
+            plots.signal_figure(curves, **settings)
+
+
+def test_pictures_of_measured_signals_are_refused_and_curves_recommended() -> None:
+    problem = Problem(GaussianMatrix((9,), rows=4, seed=0), OneBit(0.5))
+    with pytest.raises(InputError, match="signal_figure"):
+        plots.measurement_pictures(problem, torch.ones(2, 4))
+
+
 def test_a_table_has_a_line_a_row_and_a_cell_for_every_column() -> None:
     rows = [{"method": "DiffEP", "PSNR": 22.216}, {"method": "a|b", "PSNR": None, "M": 768}]
     assert plots.markdown_table(rows).splitlines() == [

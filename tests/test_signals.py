@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import diffsplit as ds
 from diffsplit import Problem
 from diffsplit.channels import GaussianNoise, OneBit
 from diffsplit.errors import InputError
-from diffsplit.noise import seeded
+from diffsplit.noise import randn_like, seeded
 from diffsplit.operators import GaussianMatrix, RandomizedTransform, from_matrix
 from diffsplit.priors import GaussianPrior, IIDMixturePrior
 from diffsplit.solvers import DiffEP, Recovery
+from diffsplit.solvers.problem_facts import is_scattered
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -209,6 +211,45 @@ def test_a_signal_of_two_dimensions_is_recovered_as_the_same_numbers_in_one() ->
         answers.append((result.image.flatten(1), result.std.flatten(1), result.predicted_error))
     for one, other in zip(*answers, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seen", "scattered"),
+    [("1101101", True), ("1110001", False), ("1111111", True), ("0000000", False)],
+)
+def test_the_entries_of_a_signal_are_scattered_where_most_hidden_ones_have_a_seen_neighbor(
+    seen: str, scattered: bool
+) -> None:
+    entries = torch.tensor([bit == "1" for bit in seen])
+    assert is_scattered(entries) is scattered
+    assert is_scattered(entries.view(1, 7)) is scattered
+
+
+@dataclass(frozen=True)
+class ThreeMethods(ds.channels.Channel):
+    """Gaussian noise of variance 0.09, written with what a channel needs at least."""
+
+    def sample(self, s, generator):
+        return s + 0.3 * randn_like(s, generator)
+
+    def evidence(self, p, y, tau):
+        return -0.5 * ((y - p).square() / (0.09 + tau) + math.log(2 * math.pi * (0.09 + tau)))
+
+    def evidence_score(self, p, y, tau):
+        return (y - p) / (0.09 + tau), torch.ones_like(p) / (0.09 + tau)
+
+
+def test_a_channel_of_three_methods_has_the_likelihood_and_the_moments_of_its_evidence() -> None:
+    own, ours = ThreeMethods(), GaussianNoise(0.3)
+    s, y = torch.randn(2, 50, generator=seeded(0, "s"), dtype=torch.float64)
+    for method in ("nll", "grad", "curvature"):
+        torch.testing.assert_close(getattr(own, method)(s, y), getattr(ours, method)(s, y))
+    for one, other in zip(own.moments(s, y, 0.7), ours.moments(s, y, 0.7), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(InputError, match="proximal"):
+        own.prox(s, y, 1.0)
+    with pytest.raises(InputError, match="file"):
+        own.config()
 
 
 @pytest.mark.parametrize(
