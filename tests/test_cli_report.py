@@ -33,6 +33,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_everything_is_written_and_listed(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     assert run("report", results) == 0
     folder = results / "report"
     written = {path.name for path in folder.iterdir()}

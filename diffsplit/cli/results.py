@@ -47,10 +47,10 @@ def report(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the one that diffsplit bench wrote.")
     target = _writable(folder / "report" if output is None else output)
-    if format_ is None and find_spec("matplotlib") is None:
-        formats.remove("figures")
-        say("Note: no figures, since matplotlib is not installed; pip install matplotlib.")
     with Store.open(folder) as store:
+        if format_ is None and find_spec("matplotlib") is None:
+            formats.remove("figures")
+            say("Note: no figures, since matplotlib is not installed; pip install matplotlib.")
         paths = write_report(store, target, formats, pictures)
     for path in paths:
         print(path)
