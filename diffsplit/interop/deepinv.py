@@ -20,7 +20,8 @@ from diffsplit.interop.recognition import agrees, recognized
 from diffsplit.interop.unit_range import SCALE, from_unit, measurements_from_unit, to_unit
 from diffsplit.noise import Generators
 from diffsplit.operators import Identity, LinearOperator, PixelMask, from_function, from_matrix
-from diffsplit.priors import CallablePrior, Denoiser, ErrorCurve, Prior
+from diffsplit.priors import Denoiser, ErrorCurve, Prior
+from diffsplit.priors.functional import CallablePrior
 from diffsplit.problem import Problem
 from diffsplit.solvers import Recovery, Solver
 
@@ -79,7 +80,8 @@ def from_deepinv(physics: Any, shape: Sequence[int] | None = None) -> DeepinvPro
     """The problem of a linear physics of deepinv with Gaussian noise or none.
 
     A mask, a blur, a reduction or a Gaussian matrix becomes the operator of ours that it equals;
-    everything else is applied as deepinv does. The physics is taken as it is now.
+    everything else is applied as deepinv does. Entries of its measurements that are 0 whatever the
+    image are left out. The physics is taken as it is now.
 
     Args:
         physics: a ``deepinv.physics.LinearPhysics`` whose noise model is ``GaussianNoise`` or
@@ -106,11 +108,10 @@ def from_deepinv(physics: Any, shape: Sequence[int] | None = None) -> DeepinvPro
         )
     channel = GaussianNoise(SCALE * _noise_level(physics.noise_model))
     _check_sensor(physics)
-    operator = _operator(physics, _image_shape(physics) if shape is None else tuple(shape))
-    ones = operator.apply(torch.ones(1, *operator.shape_in, device=_device(physics)))
-    return DeepinvProblem(
-        operator, channel, ones, operator if isinstance(operator, PixelMask) else None
-    )
+    shape = _image_shape(physics) if shape is None else tuple(shape)
+    operator, mask = _operator(physics, shape)
+    ones = operator.apply(torch.ones(1, *shape, device=_device(physics)))
+    return DeepinvProblem(operator, channel, ones, mask)
 
 
 def _noise_level(noise: Any) -> float:
@@ -159,8 +160,8 @@ def _device(physics: nn.Module) -> torch.device:
     return next((t.device for t in tensors if t.device.type != "cpu"), torch.device("cpu"))
 
 
-def _operator(physics: Any, shape: tuple[int, ...]) -> LinearOperator:
-    """A, as fast as it is known to be."""
+def _operator(physics: Any, shape: Sequence[int]) -> tuple[LinearOperator, PixelMask | None]:
+    """A, as fast as it is known to be, and which entries of a measurement it gives."""
     tensors = [*physics.parameters(), *physics.buffers()]
     floats = (t.dtype for t in tensors if t.is_floating_point() and t.ndim > 0)
     dtype = next(floats, torch.float32)
@@ -178,7 +179,7 @@ def _operator(physics: Any, shape: tuple[int, ...]) -> LinearOperator:
     if isinstance(physics, deepinv.physics.CompressedSensing) and not physics.channelwise:
         matrix = from_matrix(physics._A, shape, rows="iid")
         if agrees(given, matrix):
-            return matrix
+            return matrix, None
     return recognized(given)
 
 

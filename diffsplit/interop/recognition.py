@@ -26,33 +26,44 @@ TOLERANCE = 1e-5
 """Relative difference of two maps that count as one; float32 stays below it."""
 
 
-def recognized(operator: FunctionOperator) -> LinearOperator:
+def recognized(operator: FunctionOperator) -> tuple[LinearOperator, PixelMask | None]:
     """The operator of ours that a map equals, or the map with what was found of its structure.
 
-    A `PixelMask` stands for the map that sets the missing entries to 0; its measurements are the
-    others.
+    Entries of the measurements that are 0 whatever the image measure nothing, and are left out.
 
     Args:
         operator: the map; its ``gram`` and ``stride`` are set where none of ours equals it.
+
+    Returns:
+        The operator, and the mask that picks its measurements from those of the map; None where
+        they are the same.
     """
-    for candidate in _candidates(operator):
-        if agrees(operator, candidate):
-            return candidate
-    c = _squared_row_length(operator)
+    mask = _measured(operator)
+    kept = operator if mask is None else mask @ operator
+    for candidate in _candidates(operator) if mask is None else (mask,):
+        if agrees(kept, candidate):
+            return candidate, mask
+    c = _squared_row_length(kept)
     if c is not None:
-        operator.gram = ScaledIdentity(c)
-    operator.stride = _stride(operator)
-    return operator
+        kept.gram = ScaledIdentity(c)
+    kept.stride = None if mask is not None else _stride(operator)
+    return kept, mask
 
 
 def agrees(given: LinearOperator, candidate: LinearOperator) -> bool:
     """Whether two maps, and their adjoints, give the same for a random image and measurement."""
-    mask = candidate if isinstance(candidate, PixelMask) else None
+    if (given.shape_in, given.shape_out) != (candidate.shape_in, candidate.shape_out):
+        return False
     x, v = _random(given, given.shape_in), _random(given, given.shape_out)
-    forward, backward = candidate.apply(x), candidate.adjoint(v if mask is None else mask.apply(v))
-    if mask is not None:
-        forward = mask.adjoint(forward)
-    return _close(forward, given.apply(x)) and _close(backward, given.adjoint(v))
+    return _close(candidate.apply(x), given.apply(x)) and _close(
+        candidate.adjoint(v), given.adjoint(v)
+    )
+
+
+def _measured(operator: LinearOperator) -> PixelMask | None:
+    """The entries of the measurements ``(C, h, w)`` that are not 0 for a random image."""
+    seen = operator.apply(_random(operator, operator.shape_in))[0] != 0
+    return None if seen.ndim != 3 or bool(seen.all()) else PixelMask.from_mask(seen)
 
 
 def _candidates(operator: LinearOperator) -> Iterator[LinearOperator]:
@@ -62,18 +73,14 @@ def _candidates(operator: LinearOperator) -> Iterator[LinearOperator]:
     if factor is None:
         return
     if factor > 1:
-        for kernel in ("average", "bicubic", "lanczos"):
-            yield Downsample(shape, factor, kernel)
+        for name in ("average", "bicubic", "lanczos"):
+            yield Downsample(shape, factor, name)
         return
-    seen = operator.apply(torch.ones(1, *shape, device=operator.device))[0] > 0.5
-    if bool(seen.all()):
-        yield Identity(shape)
-    elif bool(seen.any()):
-        yield PixelMask.from_mask(seen)
-    kernel_of = _response(operator)
-    if bool(kernel_of.any()):
-        yield Blur(shape, kernel_of, "circular")
-        yield Blur(shape, kernel_of, "reflect")
+    yield Identity(shape)
+    kernel = _response(operator)
+    if bool(kernel.flatten(1).any(1).all()):
+        yield Blur(shape, kernel, "circular")
+        yield Blur(shape, kernel, "reflect")
 
 
 def _factor(operator: LinearOperator) -> int | None:
