@@ -10,10 +10,12 @@ channels that are treated apart and shifts that commute with A.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+from diffsplit.errors import InputError
 from diffsplit.noise import seeded
 from diffsplit.operators import Blur, Downsample, Identity, PixelMask
 from diffsplit.operators.base import LinearOperator
@@ -74,7 +76,8 @@ def _candidates(operator: LinearOperator) -> Iterator[LinearOperator]:
         return
     if factor > 1:
         for name in ("average", "bicubic", "lanczos"):
-            yield Downsample(shape, factor, name)
+            with suppress(InputError):  # of the sizes that it takes
+                yield Downsample(shape, factor, name)
         return
     yield Identity(shape)
     kernel = _response(operator)
