@@ -121,7 +121,7 @@ def conditioned_mean(operator: LinearOperator, sigma: float, y: Tensor, x: Tenso
     """Exact E[x0 | x_σ, y]: x_σ is a second measurement."""
     mean, cov = posterior(operator, sigma, y)
     gain = cov @ torch.linalg.inv(cov + level**2 * torch.eye(SIZE))
-    return mean + ((x.double() - mean).flatten(1) @ gain.T).view_as(mean)
+    return mean + ((x.double() - mean).flatten(1) @ gain.T).view_as(x)
 
 
 OPERATORS: dict[str, LinearOperator] = {
