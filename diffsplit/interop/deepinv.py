@@ -6,7 +6,6 @@ interface: Tachella et al. 2025, "DeepInverse"; versions 0.3 to 0.5.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,9 +26,10 @@ from diffsplit.solvers import Recovery, Solver
 
 try:
     import deepinv
-except ImportError as error:
+except (ImportError, RuntimeError) as error:  # a torchvision of another PyTorch fails so
     raise MissingDependencyError(
-        "this needs deepinv, which is not installed: pip install 'diffsplit[deepinv]'."
+        f"deepinv cannot be imported ({error}); install it with pip install 'diffsplit[deepinv]', "
+        "and a torchvision that fits PyTorch."
     ) from error
 
 __all__ = [
