@@ -117,7 +117,9 @@ def posterior(operator: LinearOperator, sigma: float, y: Tensor) -> tuple[Tensor
     return x.view(-1, *SHAPE), cov - gain @ a @ cov
 
 
-def conditioned_mean(operator: LinearOperator, sigma: float, y: Tensor, x: Tensor, level: float) -> Tensor:
+def conditioned_mean(
+    operator: LinearOperator, sigma: float, y: Tensor, x: Tensor, level: float
+) -> Tensor:
     """Exact E[x0 | x_σ, y]: x_σ is a second measurement."""
     mean, cov = posterior(operator, sigma, y)
     gain = cov @ torch.linalg.inv(cov + level**2 * torch.eye(SIZE))

@@ -95,7 +95,9 @@ EQUAL: dict[str, tuple[Callable[[], Any], Callable[[], LinearOperator]]] = {
         lambda: ours_blur("circular"),
     ),
     "block average": (
-        lambda: reduction(filter=torch.nn.functional.pad(torch.full((1, 1, 2, 2), 0.25), (0, 1, 0, 1))),
+        lambda: reduction(
+            filter=torch.nn.functional.pad(torch.full((1, 1, 2, 2), 0.25), (0, 1, 0, 1))
+        ),
         lambda: operators.Downsample(SHAPE, 2),
     ),
     "compressed sensing": (
@@ -121,9 +123,7 @@ GENERIC: dict[str, Callable[[], Any]] = {
     "tomography": lambda: dinv.physics.Tomography(
         angles=12, img_width=16, circle=False, normalize=True, noise_model=noise()
     ),
-    "MRI": lambda: dinv.physics.MRI(
-        mask=mask().float(), img_size=(2, 16, 16), noise_model=noise()
-    ),
+    "MRI": lambda: dinv.physics.MRI(mask=mask().float(), img_size=(2, 16, 16), noise_model=noise()),
     "own functions": lambda: dinv.physics.LinearPhysics(
         A=lambda u, **_: u[..., ::2] + u[..., 1::2],
         A_adjoint=lambda y, **_: y.repeat_interleave(2, -1),
@@ -181,7 +181,12 @@ def test_what_commutes_with_shifts_keeps_its_spectrum_and_orthogonal_rows_their_
             spectrum.singular_values.to(x) * spectrum.analyze(x)
         )
         assert close(through, operator.apply(x))
-    for name, c in (("decimation", 1.0), ("structured random", 1.0), ("MRI", 1.0), ("gray", 0.4473)):
+    for name, c in (
+        ("decimation", 1.0),
+        ("structured random", 1.0),
+        ("MRI", 1.0),
+        ("gray", 0.4473),
+    ):
         gram = from_deepinv(GENERIC[name](), shape_of(name)).operator.gram
         assert isinstance(gram, operators.ScaledIdentity), name
         assert gram.mean == pytest.approx(c, abs=1e-3), name

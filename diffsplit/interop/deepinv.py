@@ -18,7 +18,7 @@ from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.interop.recognition import agrees, recognized
 from diffsplit.interop.unit_range import SCALE, from_unit, measurements_from_unit, to_unit
 from diffsplit.noise import Generators
-from diffsplit.operators import Identity, LinearOperator, PixelMask, from_function, from_matrix
+from diffsplit.operators import LinearOperator, PixelMask, from_function, from_matrix
 from diffsplit.priors import Denoiser, ErrorCurve, Prior
 from diffsplit.priors.functional import CallablePrior
 from diffsplit.problem import Problem
@@ -227,9 +227,7 @@ class DeepinvReconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         """
         return to_unit(self.recover(y, physics, generator=generator).image)
 
-    def recover(
-        self, y: Tensor, physics: Any, *, generator: Generators | None = None
-    ) -> Recovery:
+    def recover(self, y: Tensor, physics: Any, *, generator: Generators | None = None) -> Recovery:
         """The recovery, on [-1, 1], with samples, errors and the trace; arguments as `forward`."""
         shape = physics.A_adjoint(y).shape[1:] if self.prior is None else self.prior.shape
         problem = from_deepinv(physics, shape)

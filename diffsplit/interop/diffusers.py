@@ -8,26 +8,27 @@ x̂ = E[x0 | x_σ, y] at σ = s/α:   ε = (x_σ − x̂)/σ,   v = α ε − s 
 from __future__ import annotations
 
 import inspect
+import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import logging
 from diffusers.utils.outputs import BaseOutput
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 from typing_extensions import Self
 
 from diffsplit.arguments import are_counts
 from diffsplit.errors import InputError
 from diffsplit.interop.unit_range import to_unit
 from diffsplit.io.images import to_uint8
-from diffsplit.noise import Generators, default_generator, randn_like
+from diffsplit.noise import Generators, randn_like
 from diffsplit.priors import Denoiser, Prior, load_prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import DiffEP, Recovery, Solver, State
@@ -79,20 +80,20 @@ class ScheduledSampling(Solver):
         kind = scheduler.config.get("prediction_type", "epsilon")
         sample = scheduler.init_noise_sigma * randn_like(zeros_for(problem, y), generator)
         denoise: ConditionedDenoiser | None = None
-        for t in scheduler.timesteps:
+        # As plain numbers, read once: each look at the device would wait for it.
+        for t, number in zip(scheduler.timesteps, scheduler.timesteps.tolist(), strict=True):
             scaled = scheduler.scale_model_input(sample, t)  # α x0 + s n, whatever sample is
-            sigma = _level(scheduler, t).to(sample)
-            alpha = (1 + sigma.square()).rsqrt()
+            sigma = _level(scheduler, number)
+            alpha = 1 / math.sqrt(1 + sigma**2)
             x = scaled / alpha
             if denoise is None:
-                data = module_for(problem, y, prior)
-                denoise = ConditionedDenoiser(prior, data, sigma)
-            clean = denoise(x, sigma.view(1))
+                denoise = ConditionedDenoiser(prior, module_for(problem, y, prior), sigma)
+            clean = denoise(x, x.new_full((1,), sigma))
             noise = (x - clean) / sigma
             velocity = alpha * (noise - sigma * clean)
             output = {"epsilon": noise, "sample": clean, "v_prediction": velocity}[kind]
             sample = scheduler.step(output, t, sample, **random).prev_sample
-            yield State(float(sigma), clean, walk=1)
+            yield State(sigma, clean, walk=1)
         return Answer(prior.clip(sample), sample[None])
 
 
@@ -100,13 +101,12 @@ def _takes_generator(scheduler: Any) -> bool:
     return "generator" in inspect.signature(scheduler.step).parameters
 
 
-def _level(scheduler: Any, t: Tensor) -> Tensor:
-    """σ at a timestep; between whole ones as those schedulers have it that know σ themselves."""
-    if float(scheduler.init_noise_sigma) > 1:  # it keeps x0 + σ n, and σ in a list of its own
-        level: Tensor = scheduler.sigmas[scheduler.step_index]
-        return level
-    alpha_bar: Tensor = scheduler.alphas_cumprod[int(t)]
-    return ((1 - alpha_bar) / alpha_bar).sqrt()
+def _level(scheduler: Any, timestep: float) -> float:
+    """σ at a timestep; a scheduler that keeps x0 + σ n has its levels in a list of its own."""
+    if float(scheduler.init_noise_sigma) > 1:
+        return float(scheduler.sigmas[scheduler.step_index])
+    alpha_bar = float(scheduler.alphas_cumprod[int(timestep)])
+    return math.sqrt((1 - alpha_bar) / alpha_bar)
 
 
 @dataclass
@@ -186,7 +186,7 @@ class RecoveryPipeline:
         return self
 
     def set_progress_bar_config(self, **options: Any) -> None:
-        """Options of the progress bar, as of `tqdm`; ``disable=True`` hides it."""
+        """Options of the progress bar, those of tqdm; ``disable=True`` hides it."""
         self._progress = options
 
     def __call__(
@@ -215,7 +215,7 @@ class RecoveryPipeline:
             raise InputError(f"output_type is one of {OUTPUTS}, not {output_type!r:.40}.")
         solver = self._solver(num_inference_steps)
         total = solver.steps_at_most(problem) if isinstance(problem, Problem) else None
-        with tqdm(total=total, **self._progress) as bar:
+        with logging.tqdm(total=total, **self._progress) as bar:
 
             def after(step: Step) -> None:
                 bar.update()
@@ -226,21 +226,19 @@ class RecoveryPipeline:
         return RecoveryPipelineOutput(_converted(recovery.image, output_type), recovery)
 
     def _solver(self, steps: int | None) -> Solver:
-        solver = self.solver or DiffEP()
+        solver: Any = self.solver or DiffEP()
         if self.scheduler is not None:
             solver = ScheduledSampling(self.scheduler)
-        if steps is None:
-            return solver
-        if not solver.step_fields or not is_dataclass(solver):
+        if steps is not None and not solver.step_fields:
             raise InputError(
                 f"{type(solver).__name__} takes no number of steps; leave num_inference_steps out."
             )
-        return replace(solver, **dict.fromkeys(solver.step_fields, steps))
+        counts = {} if steps is None else dict.fromkeys(solver.step_fields, steps)
+        chosen: Solver = replace(solver, **counts)
+        return chosen
 
 
-def _converted(
-    image: Tensor, output_type: str
-) -> list[Image.Image] | Tensor | NDArray[np.float32]:
+def _converted(image: Tensor, output_type: str) -> list[Image.Image] | Tensor | NDArray[np.float32]:
     if output_type == "pt":
         return to_unit(image)
     last = image.movedim(1, -1).cpu()
@@ -248,4 +246,7 @@ def _converted(
         values: NDArray[np.float32] = to_unit(last).float().numpy()
         return values
     pictures = to_uint8(last).numpy()
-    return [Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture) for picture in pictures]
+    return [
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+        for picture in pictures
+    ]

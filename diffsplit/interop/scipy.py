@@ -54,9 +54,7 @@ def to_scipy(operator: LinearOperator) -> linalg.LinearOperator:
         InputError: no operator of this library.
     """
     if not isinstance(operator, LinearOperator):
-        raise InputError(
-            f"to_scipy takes an operator of diffsplit, not {type(operator).__name__}."
-        )
+        raise InputError(f"to_scipy takes an operator of diffsplit, not {type(operator).__name__}.")
     device = operator.device or "cpu"
 
     def columns(

@@ -23,8 +23,8 @@ denoiser let through, ⟨n, Δz⟩/⟨n, n⟩: the divergence by Stein's identit
 Single bits with little noise do not tell the contrast of a picture (see `has_faint_scale`); there
 x̂ is held to the mean square of the prior's images.
 
-A posterior sample is plain reverse diffusion with the denoiser of `conditioned`, E[x0 | x_σ, y], down
-to noise that cannot be seen. The variance of two samples or more is the predicted error: what
+A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y], see `conditioned`,
+down to noise that cannot be seen. The variance of two samples or more is the predicted error: what
 hidden directions leave open shows in nothing else.
 
 Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the rest is ours.
