@@ -71,39 +71,6 @@ def prior_from_azula(
     )
 
 
-def denoiser_to_azula(prior: Denoiser, schedule: Schedule | None = None) -> AzulaDenoiser:
-    """A prior as a denoiser of azula, for its samplers and its guidance.
-
-    Args:
-        schedule: of azula; None for the variance-exploding one over the prior's noise levels.
-
-    Raises:
-        InputError: no diffusion model, or no schedule of azula.
-    """
-    return AzulaDenoiser(prior, schedule)
-
-
-def conditioned_to_azula(
-    problem: Problem, y: Tensor, prior: Denoiser, schedule: Schedule | None = None
-) -> AzulaConditioned:
-    """E[x0 | x_t, y] as a denoiser of azula: its samplers then draw from the posterior.
-
-    The pull of the measurements follows the sampler from level to level, see `ConditionedDenoiser`,
-    so that one evaluation a step serves. With 60 steps and a Gaussian prior the samples have the
-    posterior's mean to a quarter of its standard deviation or better. A call at the level of the
-    first call, or above it, starts anew.
-
-    Args:
-        problem, y: what was measured, ``(B, *shape_out)``; the sampler walks B images.
-        prior: of images of that shape.
-        schedule: as in `denoiser_to_azula`.
-
-    Raises:
-        InputError: ``y`` does not belong to the problem, or see `denoiser_to_azula`.
-    """
-    return AzulaConditioned(problem, y, prior, schedule)
-
-
 def _level(schedule: Schedule, t: Tensor) -> Tensor:
     """σ_t/α_t, shaped like ``t``."""
     alpha, sigma = schedule(t)
@@ -140,7 +107,15 @@ class _InSigma(nn.Module):
 
 
 class AzulaDenoiser(_Denoiser):  # type: ignore[misc]
-    """``denoiser(x_t, t)`` gives azula's posterior; see `denoiser_to_azula`."""
+    """A prior as a denoiser of azula, for its samplers and its guidance.
+
+    Args:
+        prior: a diffusion model.
+        schedule: of azula; None for the variance-exploding one over the prior's noise levels.
+
+    Raises:
+        InputError: no diffusion model, or no schedule of azula.
+    """
 
     def __init__(self, prior: Denoiser, schedule: Schedule | None = None) -> None:
         if not isinstance(prior, Denoiser):
@@ -181,8 +156,26 @@ class AzulaDenoiser(_Denoiser):  # type: ignore[misc]
         return GaussianPosterior(mean, variance.expand_as(mean))
 
 
+denoiser_to_azula = AzulaDenoiser
+"""The name that reads well: ``interop.denoiser_to_azula(prior)``."""
+
+
 class AzulaConditioned(AzulaDenoiser):
-    """``denoiser(x_t, t)`` knows the measurements; see `conditioned_to_azula`."""
+    """E[x0 | x_t, y] as a denoiser of azula: its samplers then draw from the posterior.
+
+    The pull of the measurements follows the sampler from level to level, see `ConditionedDenoiser`,
+    so that one evaluation a step serves. With 60 steps and a Gaussian prior the samples have the
+    posterior's mean to a quarter of its standard deviation or better. A call at the level of the
+    first call, or above it, starts anew.
+
+    Args:
+        problem, y: what was measured, ``(B, *shape_out)``; the sampler walks B images.
+        prior: of images of that shape.
+        schedule: see `AzulaDenoiser`.
+
+    Raises:
+        InputError: ``y`` does not belong to the problem, or see `AzulaDenoiser`.
+    """
 
     def __init__(
         self, problem: Problem, y: Tensor, prior: Denoiser, schedule: Schedule | None = None
@@ -218,3 +211,7 @@ class AzulaConditioned(AzulaDenoiser):
             module = module_for(self.problem, self.y, self.prior)
             self._walk, self._first = ConditionedDenoiser(self.prior, module, level), level
         return DiracPosterior(self._walk(x, level))
+
+
+conditioned_to_azula = AzulaConditioned
+"""The name that reads well: ``interop.conditioned_to_azula(problem, y, prior)``."""

@@ -1,7 +1,7 @@
 """deepinv: its physics as our problems, our solvers as its reconstructors, denoisers both ways.
 
 Images are on [0, 1] in deepinv and on [-1, 1] here; `unit_range` converts. Source of the
-interface: Tachella et al. 2025, "DeepInverse"; versions 0.3 to 0.5.
+interface: Tachella et al. 2025, "DeepInverse"; version 0.5.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from torch import Tensor, nn
 from diffsplit.channels import GaussianNoise
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.interop.recognition import agrees, recognized
-from diffsplit.interop.unit_range import SCALE, from_unit, measurements_from_unit, to_unit
+from diffsplit.interop.unit_range import (
+    SCALE,
+    UnitDenoiser,
+    from_unit,
+    measurements_from_unit,
+    to_unit,
+)
 from diffsplit.noise import Generators
 from diffsplit.operators import LinearOperator, PixelMask, from_function, from_matrix
+from diffsplit.operators.checks import check_batch
 from diffsplit.priors import Denoiser, ErrorCurve, Prior
 from diffsplit.priors.functional import CallablePrior
 from diffsplit.problem import Problem
@@ -66,12 +73,7 @@ class DeepinvProblem(Problem):
             InputError: ``y`` is not of the shape that the physics gives.
         """
         shape = self.operator.shape_out if self.mask is None else self.mask.shape_in
-        if not isinstance(y, Tensor) or tuple(y.shape[1:]) != tuple(shape):
-            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise InputError(
-                f"measurements of this physics have shape (B, {', '.join(map(str, shape))}), not "
-                f"{got}; give what the physics returned."
-            )
+        check_batch(y, shape, "this physics gives measurements")
         kept = y if self.mask is None else self.mask.apply(y)
         return measurements_from_unit(kept, self.ones.to(kept))
 
@@ -183,8 +185,8 @@ def _operator(physics: Any, shape: Sequence[int]) -> tuple[LinearOperator, Pixel
     return recognized(given)
 
 
-def to_deepinv(solver: Solver, prior: Prior | None = None) -> DeepinvReconstructor:
-    """A solver with its prior as a reconstructor, called as ``model(y, physics)``.
+class DeepinvReconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
+    """A solver with its prior as a reconstructor: ``model(y, physics)`` gives images on [0, 1].
 
     Args:
         solver: of this library.
@@ -193,13 +195,8 @@ def to_deepinv(solver: Solver, prior: Prior | None = None) -> DeepinvReconstruct
     Raises:
         InputError: no solver, or a prior of another kind.
     """
-    return DeepinvReconstructor(solver, prior)
 
-
-class DeepinvReconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
-    """``model(y, physics)`` gives images on [0, 1]; see `to_deepinv`."""
-
-    def __init__(self, solver: Solver, prior: Prior | None) -> None:
+    def __init__(self, solver: Solver, prior: Prior | None = None) -> None:
         if not isinstance(solver, Solver):
             raise InputError(
                 f"to_deepinv takes a solver, such as DiffEP(), not {type(solver).__name__}."
@@ -234,16 +231,8 @@ class DeepinvReconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         return self.solver(problem, problem.measurements(y), self.prior, generator=generator)
 
 
-class _FromUnit(nn.Module):
-    """A denoiser of deepinv for images on [-1, 1]."""
-
-    def __init__(self, denoiser: Any) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        clean: Tensor = self.denoiser(to_unit(x), sigma / SCALE)
-        return from_unit(clean)
+to_deepinv = DeepinvReconstructor
+"""The name that reads well: ``interop.to_deepinv(DiffEP(), prior)``."""
 
 
 def prior_from_deepinv(
@@ -275,7 +264,7 @@ def prior_from_deepinv(
             "function use priors.from_callable."
         )
     return CallablePrior(
-        _FromUnit(denoiser).eval(),
+        UnitDenoiser(denoiser).eval(),
         shape,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
@@ -284,17 +273,12 @@ def prior_from_deepinv(
     )
 
 
-def denoiser_to_deepinv(prior: Denoiser) -> DeepinvDenoiser:
+class DeepinvDenoiser(deepinv.models.Denoiser):  # type: ignore[misc]
     """A prior as a denoiser of deepinv, for its plug-and-play and diffusion algorithms.
 
     Raises:
         InputError: no diffusion model.
     """
-    return DeepinvDenoiser(prior)
-
-
-class DeepinvDenoiser(deepinv.models.Denoiser):  # type: ignore[misc]
-    """``denoiser(u, sigma)`` on [0, 1]; see `denoiser_to_deepinv`."""
 
     def __init__(self, prior: Denoiser) -> None:
         if not isinstance(prior, Denoiser):
@@ -319,3 +303,7 @@ class DeepinvDenoiser(deepinv.models.Denoiser):  # type: ignore[misc]
         elif isinstance(sigma, Tensor):
             sigma = sigma.reshape(())
         return to_unit(self.prior.denoise(from_unit(x), SCALE * sigma))
+
+
+denoiser_to_deepinv = DeepinvDenoiser
+"""The name that reads well: ``interop.denoiser_to_deepinv(prior)``."""

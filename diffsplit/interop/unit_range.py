@@ -9,9 +9,11 @@ so that noise levels double, of measurements as of images.
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
 
-__all__ = ["SCALE", "from_unit", "measurements_from_unit", "to_unit"]
+from torch import Tensor, nn
+
+__all__ = ["SCALE", "UnitDenoiser", "from_unit", "measurements_from_unit", "to_unit"]
 
 SCALE = 2.0
 """By which noise levels grow from [0, 1] to [-1, 1]."""
@@ -35,3 +37,19 @@ def measurements_from_unit(y: Tensor, ones: Tensor) -> Tensor:
         ones: A 1, what the operator gives for an image of ones.
     """
     return SCALE * y - ones
+
+
+class UnitDenoiser(nn.Module):
+    """A denoiser of images on [0, 1] for images and noise levels on [-1, 1].
+
+    Args:
+        denoiser: from images ``(B, C, H, W)`` and σ ``(B,)`` to clean images; a network moves with
+            this module.
+    """
+
+    def __init__(self, denoiser: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return from_unit(self.denoiser(to_unit(x), sigma / SCALE))
