@@ -15,14 +15,8 @@ from torch import Tensor, nn
 
 from diffsplit.channels import GaussianNoise
 from diffsplit.errors import InputError, MissingDependencyError
+from diffsplit.interop import unit_range
 from diffsplit.interop.recognition import agrees, recognized
-from diffsplit.interop.unit_range import (
-    SCALE,
-    UnitDenoiser,
-    from_unit,
-    measurements_from_unit,
-    to_unit,
-)
 from diffsplit.noise import Generators
 from diffsplit.operators import LinearOperator, PixelMask, from_function, from_matrix
 from diffsplit.operators.checks import check_batch
@@ -75,7 +69,7 @@ class DeepinvProblem(Problem):
         shape = self.operator.shape_out if self.mask is None else self.mask.shape_in
         check_batch(y, shape, "this physics gives measurements")
         kept = y if self.mask is None else self.mask.apply(y)
-        return measurements_from_unit(kept, self.ones.to(kept))
+        return unit_range.measurements_from_unit(kept, self.ones.to(kept))
 
 
 def from_deepinv(physics: Any, shape: Sequence[int] | None = None) -> DeepinvProblem:
@@ -108,7 +102,7 @@ def from_deepinv(physics: Any, shape: Sequence[int] | None = None) -> DeepinvPro
             "a stacked physics gives a list of measurements; make a problem of each part, or join "
             "them with diffsplit.operators.Stacked."
         )
-    channel = GaussianNoise(SCALE * _noise_level(physics.noise_model))
+    channel = GaussianNoise(unit_range.SCALE * _noise_level(physics.noise_model))
     _check_sensor(physics)
     shape = _image_shape(physics) if shape is None else tuple(shape)
     operator, mask = _operator(physics, shape)
@@ -118,12 +112,12 @@ def from_deepinv(physics: Any, shape: Sequence[int] | None = None) -> DeepinvPro
 
 def _noise_level(noise: Any) -> float:
     """σ on [0, 1] of a noise model of deepinv."""
-    name = type(noise).__name__
     if isinstance(noise, deepinv.physics.ZeroNoise):
         return 0.0
     if not isinstance(noise, deepinv.physics.GaussianNoise):
         raise InputError(
-            f"the noise model {name} has no counterpart here; GaussianNoise and ZeroNoise do."
+            f"the noise model {type(noise).__name__} has no counterpart here; GaussianNoise and "
+            "ZeroNoise do."
         )
     levels = torch.as_tensor(noise.sigma).flatten()
     if not bool((levels == levels[0]).all()):
@@ -171,12 +165,8 @@ def _operator(physics: Any, shape: Sequence[int]) -> tuple[LinearOperator, Pixel
     def in_its_precision(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: function(x.to(dtype)).to(x.dtype)
 
-    given = from_function(
-        in_its_precision(physics.A),
-        shape,
-        adjoint=in_its_precision(physics.A_adjoint),
-        device=_device(physics),
-    )
+    forward, adjoint = in_its_precision(physics.A), in_its_precision(physics.A_adjoint)
+    given = from_function(forward, shape, adjoint=adjoint, device=_device(physics))
     # Its matrix has independent Gaussian entries, which no probe could tell.
     if isinstance(physics, deepinv.physics.CompressedSensing) and not physics.channelwise:
         matrix = from_matrix(physics._A, shape, rows="iid")
@@ -222,7 +212,7 @@ class DeepinvReconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]
         Raises:
             InputError: see `from_deepinv`, or the solver cannot treat the problem.
         """
-        return to_unit(self.recover(y, physics, generator=generator).image)
+        return unit_range.to_unit(self.recover(y, physics, generator=generator).image)
 
     def recover(self, y: Tensor, physics: Any, *, generator: Generators | None = None) -> Recovery:
         """The recovery, on [-1, 1], with samples, errors and the trace; arguments as `forward`."""
@@ -264,7 +254,7 @@ def prior_from_deepinv(
             "function use priors.from_callable."
         )
     return CallablePrior(
-        UnitDenoiser(denoiser).eval(),
+        unit_range.UnitDenoiser(denoiser).eval(),
         shape,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
@@ -298,11 +288,11 @@ class DeepinvDenoiser(deepinv.models.Denoiser):  # type: ignore[misc]
             sigma: σ on [0, 1], a float or one per image in any shape of B entries.
             kwargs: not used.
         """
-        if isinstance(sigma, Tensor) and sigma.numel() > 1:
-            sigma = sigma.flatten()
-        elif isinstance(sigma, Tensor):
-            sigma = sigma.reshape(())
-        return to_unit(self.prior.denoise(from_unit(x), SCALE * sigma))
+        if isinstance(sigma, Tensor):
+            sigma = sigma.flatten() if sigma.numel() > 1 else sigma.reshape(())
+        return unit_range.to_unit(
+            self.prior.denoise(unit_range.from_unit(x), unit_range.SCALE * sigma)
+        )
 
 
 denoiser_to_deepinv = DeepinvDenoiser
