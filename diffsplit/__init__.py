@@ -14,6 +14,7 @@ Images are float tensors ``(B, C, H, W)`` on [-1, 1]; a noise level is in the un
 from diffsplit import (
     channels,
     data_steps,
+    interop,
     metrics,
     operators,
     plausibility,
@@ -47,6 +48,7 @@ __all__ = [
     "channels",
     "data_steps",
     "images",
+    "interop",
     "load_image",
     "load_prior",
     "metrics",

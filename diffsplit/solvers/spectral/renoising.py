@@ -23,12 +23,9 @@ denoiser let through, ⟨n, Δz⟩/⟨n, n⟩: the divergence by Stein's identit
 Single bits with little noise do not tell the contrast of a picture (see `has_faint_scale`); there
 x̂ is held to the mean square of the prior's images.
 
-A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y], down to noise that
-cannot be seen. That is x̂ = D(x_σ + σ² λ, σ) with λ = (z̃ − z)/ν, the pull of the measurements, by
-which they move hidden directions as well. λ changes little from level to level, and one step each,
-λ ← λ + (z̃ − z − ν λ)/(ν + 0.6 σ²), follows it; what is left of z̃ − z − ν λ is added as above. The
-variance of two samples or more is the predicted error: what hidden directions leave open shows in
-nothing else.
+A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y], see `conditioned`,
+down to noise that cannot be seen. The variance of two samples or more is the predicted error: what
+hidden directions leave open shows in nothing else.
 
 Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the rest is ours.
 """
@@ -55,6 +52,7 @@ from diffsplit.solvers.problem_facts import has_faint_scale
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
 from diffsplit.solvers.sampling import SamplingSolver
+from diffsplit.solvers.spectral.conditioned import ConditionedDenoiser
 from diffsplit.solvers.spectral.conjugate_gradients import ConjugateGradientModule
 from diffsplit.solvers.spectral.modules import DirectionsModule, RenoisingModule
 
@@ -211,19 +209,7 @@ class Renoising(SamplingSolver):
         high = highest(prior)
         r = data.posterior_start(high, generator)
         grid = log_grid(LOWEST, high, self.levels)[::-1] if self.levels > 1 else [high]
-        last = torch.full_like(data.error, high)
-
-        def conditioned(x: Tensor, sigma: Tensor) -> Tensor:
-            """E[x0 | x_σ, y]: the prior's answer to x_σ + σ² λ, and then the measurements'."""
-            nonlocal last
-            level = sigma.expand(len(x))
-            variance = column(level.square(), x)
-            clean = prior.clip(prior.denoise(x + variance * data.pull(), level))
-            error = prior.error(level)
-            guess = data.error * (level / last) if error is None else error
-            last = level
-            return prior.clip(data.conditioned(clean, guess.expand(len(x)), level))
-
+        conditioned = ConditionedDenoiser(prior, data, high)
         for step in walk(conditioned, r, [*grid, 0.0], generator, order=ORDER):
             r = step.x
             yield State(step.sigma, step.clean, walk=number)
