@@ -5,6 +5,9 @@ from diffsplit.solvers.diff_ep import DiffEP
 from diffsplit.solvers.guidance.qcs_sgm import QCSSGM
 from diffsplit.solvers.guidance.sim_dmis import SIMDMIS
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
+from diffsplit.solvers.latent.latent_dps import LatentDPS
+from diffsplit.solvers.latent.psld import PSLD
+from diffsplit.solvers.latent.resample import ReSample
 from diffsplit.solvers.linear.simple import BackProjection, Bicubic, MeanFill, linear_baseline
 from diffsplit.solvers.linear.wiener import Wiener
 from diffsplit.solvers.linear_model import read_as_linear
@@ -22,6 +25,7 @@ from diffsplit.solvers.splitting.diff_onebit import DiffOneBit
 __all__ = [
     "DCDP",
     "DDRM",
+    "PSLD",
     "QCSSGM",
     "SIMDMIS",
     "SOLVERS",
@@ -33,8 +37,10 @@ __all__ = [
     "DiffEP",
     "DiffOneBit",
     "LatentDCDP",
+    "LatentDPS",
     "MeanFill",
     "MessagePassing",
+    "ReSample",
     "Recovery",
     "Renoising",
     "Solver",
@@ -60,6 +66,9 @@ SOLVERS: dict[str, type[Solver]] = {
     "cm-editing": ConsistencyEditing,
     "qcs-sgm": QCSSGM,
     "sim-dmis": SIMDMIS,
+    "latent-dps": LatentDPS,
+    "psld": PSLD,
+    "resample": ReSample,
     "wiener": Wiener,
     "bicubic": Bicubic,
     "mean-fill": MeanFill,
