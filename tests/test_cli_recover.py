@@ -12,7 +12,7 @@ import torch
 from command_line import SIZE, refused, run, with_reasons
 from PIL import Image
 
-from diffsplit import LatentModel, Problem, channels, operators
+from diffsplit import Problem, channels, operators
 from diffsplit.cli.choice import solver_with
 from diffsplit.io.images import load_image
 from diffsplit.io.measurements import save
@@ -60,7 +60,9 @@ def test_a_new_solver_is_listed_runs_and_has_the_options_of_its_parameters(
     tmp_path: Path, measured: Path, toy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("solvers") == 0
-    assert ["toy", "–", "Zeros, a step at a time."] in table(capsys.readouterr().out)
+    assert ["toy", "–", "–", "any", "problem"] in map(
+        str.split, capsys.readouterr().out.splitlines()
+    )
     trace, picture = tmp_path / "trace.csv", tmp_path / "x.png"
     recover = ("recover", measured, "-o", picture, "--solver", toy)
     assert run(*recover, "--steps", 3, "--samples", 2, "--trace", trace) == 0
@@ -72,16 +74,6 @@ def test_a_new_solver_is_listed_runs_and_has_the_options_of_its_parameters(
     for option in (("--prior", "cats-64"), ("--half",)):
         error = refused(capsys, tmp_path, *recover, "--force", *option)
         assert f"needs no prior; leave out {option[0]}" in error
-
-
-def test_the_list_names_the_prior_that_each_solver_needs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "500")
-    assert run("solvers") == 0
-    rows = {row[0]: row[1] for row in table(capsys.readouterr().out)}
-    assert list(rows) == list(SOLVERS)
-    assert rows["dcdp-latent"] == f"{LatentModel.kind}, such as {LatentModel.example}"
 
 
 @pytest.mark.parametrize("task", TASKS)

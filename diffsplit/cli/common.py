@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ __all__ = [
     "Half",
     "Seed",
     "check_outputs",
+    "checked_name",
     "device_named",
     "generator",
     "one_of",
@@ -52,8 +53,8 @@ Half = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")]
 
 
-def one_of(names: Iterable[str], help: str | None = None) -> Any:
-    """An option that refuses a value that is not among the names at that time."""
+def checked_name(names: Iterable[str]) -> Callable[[str | None], str | None]:
+    """A check that refuses a value that is not among the names at that time."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in names:
@@ -61,7 +62,12 @@ def one_of(names: Iterable[str], help: str | None = None) -> Any:
             raise typer.BadParameter(f"{value!r} is not one of {known}.")
         return value
 
-    return typer.Option(metavar="NAME", callback=check, help=help)
+    return check
+
+
+def one_of(names: Iterable[str], help: str | None = None) -> Any:
+    """An option that refuses a value that is not among the names at that time."""
+    return typer.Option(metavar="NAME", callback=checked_name(names), help=help)
 
 
 def check_outputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from diffsplit.cli.common import printable
+from diffsplit import solvers as package
+from diffsplit.cli.common import checked_name, printable
 from diffsplit.io.measurements import read_facts
 from diffsplit.priors import load_prior
 from diffsplit.solvers import SOLVERS, Solver
+from diffsplit.solvers.description import blocks, described
 
 __all__ = ["info", "solvers", "table_of"]
 
@@ -71,22 +74,97 @@ def _text(value: Any) -> str:
     return f"{value:,}" if type(value) is int else str(value)
 
 
-def solvers() -> None:
-    """List the solvers: the name for --solver, what each is, needs, accepts and costs.
+def solvers(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", callback=checked_name(SOLVERS))
+    ] = None,
+) -> None:
+    """List the solvers, or describe one: its formulas, sources, parameters and cost.
+
+    Args:
+        name: One of the list, to be described.
 
     Examples:
         diffsplit solvers
+        diffsplit solvers diffep
     """
-    table = Table("solver", "what it is", "prior", "accepts", "network evaluations")
-    for name, kind in SOLVERS.items():
+    if name is not None:
+        _describe(name)
+        return
+    table = Table("solver", "needs", "evaluations", "accepts", box=None, padding=(0, 2, 0, 0))
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    table.columns[2].max_width = 12
+    for solver, kind in SOLVERS.items():
         needed = kind().requires
-        prior = "–" if needed is None else needed.kind
-        facts = name, _summary(kind), prior, kind.accepts, kind.cost
-        table.add_row(*map(printable, facts))
+        prior = "–" if needed is None else needed.kind.split()[0]
+        table.add_row(*map(printable, (solver, prior, _short(kind.cost), kind.accepts)))
     Console().print(table)
+    print()
+    _say(
+        "Needs is the kind of prior, evaluations are those of the network with the default "
+        "settings. All about one solver: diffsplit solvers NAME"
+    )
 
 
-def _summary(kind: type[Solver]) -> str:
-    """The first sentence of the docstring, without its quotes."""
-    paragraph = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0].replace("`", "")
+def _short(cost: str) -> str:
+    """The number of evaluations, without remarks; a dash where there is no network."""
+    number = re.split(r"[,;:]", re.sub(r" \([^)]*\)", "", cost))[0]
+    return "–" if number == Solver.cost else number
+
+
+def _describe(name: str) -> None:
+    """All that the docstrings of a solver say, in paragraphs as wide as the terminal."""
+    facts = described(SOLVERS[name], _documented())
+    prior, example = facts.needs
+    needs = f"a {prior}, such as {example}" if prior else "no prior"
+    _say(f"{name}: {facts.title}")
+    for text in (facts.text, facts.algorithm):
+        _print_blocks(text)
+    _heading("Needs, accepts, costs")
+    for words in (f"needs    {needs}", f"accepts  {facts.accepts}", f"costs    {facts.cost}"):
+        _say(words, "    ", hanging=9)
+    if facts.parameters:
+        _heading("Parameters")
+    for parameter in facts.parameters:
+        default = f" = {parameter.default}" if parameter.default else ""
+        _say(f"{parameter.name}{default}", "    ")
+        _say(parameter.meaning, "        ")
+    if facts.raises:
+        _heading("Raises")
+    for error, reason in facts.raises:
+        _say(f"{error}: {reason}", "    ")
+
+
+def _documented() -> list[type[Solver]]:
+    """All solvers that the package shows, with or without a name on the command line."""
+    known = [kind for kind in vars(package).values() if inspect.isclass(kind)]
+    return [kind for kind in known if issubclass(kind, Solver)]
+
+
+def _print_blocks(text: str) -> None:
+    for kind, block in blocks(text):
+        if kind != "item":
+            print()
+        if kind == "formula":
+            print(textwrap.indent(block, "    "))
+        else:
+            _say(f"- {block}" if kind == "item" else block, hanging=2 if kind == "item" else 0)
+
+
+def _heading(words: str) -> None:
+    print(f"\n{words}")
+
+
+def _say(words: str, indent: str = "", hanging: int = 0) -> None:
+    """Words of a docstring, wrapped to the terminal, without the quotes of code."""
+    if words:
+        print(
+            textwrap.fill(
+                words.replace("`", ""),
+                Console().width,
+                initial_indent=indent,
+                subsequent_indent=indent + " " * hanging,
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+        )
