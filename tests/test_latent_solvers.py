@@ -143,7 +143,7 @@ def test_latent_dps_is_dps_of_the_composite_of_denoiser_and_decoder(
             z = z - 0.4 * gradient
         return z
 
-    ours = solved(LatentDPS(steps=STEPS, step_size=0.4, eta=eta), problem, y, prior)
+    ours = solved(LatentDPS(steps=STEPS, step_size=0.4 * STEPS / 1000, eta=eta), problem, y, prior)
     torch.testing.assert_close(ours, one_by_one(prior, y, loop), rtol=1e-4, atol=1e-4)
 
 
@@ -172,7 +172,9 @@ def test_psld_descends_on_the_misfit_and_on_the_gluing_of_the_paper(
             z = model.ddim(z, t) - slope(z, lambda z, t=t: loss(z, t))
         return z
 
-    ours = solved(PSLD(steps=STEPS, omega=0.7, gamma=0.2), problem, y, prior)
+    ours = solved(
+        PSLD(steps=STEPS, omega=0.7 * STEPS / 1000, gamma=0.2 * STEPS / 1000), problem, y, prior
+    )
     torch.testing.assert_close(ours, one_by_one(prior, y, loop), rtol=1e-4, atol=1e-4)
 
 
@@ -219,7 +221,7 @@ def test_resample_is_the_loop_of_its_code(prior: LatentPrior, estimate: str) -> 
             gradient = slope(
                 z, lambda z, t=t: (y - operator.apply(prior.decode(guess(z, t)))).norm()
             )
-            z = model.ddim(z, t) - 0.5 * model.bar[t] * gradient
+            z = model.ddim(z, t) - 0.5 * 500 / steps * model.bar[t] * gradient
             index = t - 1
             if 0 < index <= steps - steps // 3 and index % every == 0:
                 further = z

@@ -4,7 +4,9 @@
     (u, w) ↦ (∂ẑ/∂z)ᵀ (u + (∂x̂/∂ẑ)ᵀ w),   u a slope in latents, w one in pixels
 
 The papers state their steps for the variance-preserving z_t = α_t z, α_t = 1/√(1 + σ²). A step
-z_{t'} ← z_{t'} − ζ ∇_{z_t} f is z ← z − ζ √((1 + σ²)(1 + σ'²)) ∇_z f here.
+z_{t'} ← z_{t'} − ζ ∇_{z_t} f is z ← z − ζ √((1 + σ²)(1 + σ'²)) ∇_z f here. Since f is a norm and
+not its square, how far all steps lead together goes with their number: ζ belongs to the paper's
+number of steps, and fewer steps are longer in proportion.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ __all__ = ["LatentDPS"]
 
 INPAINTING = 0.5
 """ζ of DPS where pixels are missing; 0.3 elsewhere."""
+PAPER_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,8 @@ class LatentDPS(LinearModelSolver):
 
     Attributes:
         steps: noise levels, and network evaluations, evenly spaced on the DDPM grid (paper: 1000).
-            The image moves by about ``steps`` times ``step_size``: with fewer steps take longer
-            ones.
-        step_size: ζ (DPS: 0.3 for blur and super-resolution, 0.5 for inpainting).
+        step_size: ζ (DPS: 0.3 for blur and super-resolution, 0.5 for inpainting) for 1000 steps;
+            fewer are longer in proportion.
         eta: share of fresh noise in a step: 1 ancestral, 0 DDIM.
 
     Raises:
@@ -97,11 +97,12 @@ class LatentDPS(LinearModelSolver):
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators
     ) -> Algorithm:
         operator, grid = problem.operator, ddpm_grid(self.steps)
+        zeta = self.step_size * PAPER_STEPS / self.steps
         z = first_latents(prior, y, grid[0], generator)
         for now, after in itertools.pairwise(grid):
             at = decoded(prior, z, now)
             slope = at.pullback(-operator.adjoint(unit(y - operator.apply(at.image))), None)
             z = stepped(z, at.clean, now, after, generator, self.eta)
-            z = z - self.step_size * vp_step(now, after) * slope
+            z = z - zeta * vp_step(now, after) * slope
             yield State(now, at.image)
         return Answer(prior.decode(z))

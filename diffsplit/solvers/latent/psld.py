@@ -40,6 +40,7 @@ __all__ = ["PSLD"]
 
 SUPER_RESOLUTION = 0.9
 """ω of the code for super-resolution; 0.1 elsewhere."""
+PAPER_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class PSLD(LinearModelSolver):
     Attributes:
         steps: noise levels, and network evaluations, evenly spaced on the DDPM grid (paper: 1000).
         omega: ω, weight of the misfit (code, latents of 256×256 faces: 0.1, and 0.9 for
-            super-resolution; Stable Diffusion: 1).
-        gamma: γ, weight of the gluing (code: 0.1).
+            super-resolution; Stable Diffusion: 1) for 1000 steps; fewer are longer in proportion.
+        gamma: γ, weight of the gluing (code: 0.1) for 1000 steps.
         eta: share of fresh noise in a step: 0 DDIM, as in the code, 1 ancestral, as in the text.
 
     Raises:
@@ -102,7 +103,7 @@ class PSLD(LinearModelSolver):
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators
     ) -> Algorithm:
         operator, grid = problem.operator, ddpm_grid(self.steps)
-        scale = 1 / operator.norm() ** 2
+        scale, longer = 1 / operator.norm() ** 2, PAPER_STEPS / self.steps
         z = first_latents(prior, y, grid[0], generator)
         for now, after in itertools.pairwise(grid):
             at = decoded(prior, z, now)
@@ -115,6 +116,7 @@ class PSLD(LinearModelSolver):
             gluing = gluing - scale * operator.adjoint(operator.apply(gluing))
             in_pixels = self.gamma * gluing - self.omega * unit(pulled, of=missing)
             slope = at.pullback(in_pixels, -self.gamma * gap)
-            z = stepped(z, at.clean, now, after, generator, self.eta) - vp_step(now, after) * slope
+            z = stepped(z, at.clean, now, after, generator, self.eta)
+            z = z - longer * vp_step(now, after) * slope
             yield State(now, at.image)
         return Answer(prior.decode(z))

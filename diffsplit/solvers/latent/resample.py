@@ -48,7 +48,7 @@ __all__ = ["ReSample"]
 
 PIXEL_RATE, LATENT_RATE = 1e-2, 5e-3
 """Learning rates of AdamW."""
-PIXEL_STEPS = 2000
+PAPER_STEPS, PIXEL_STEPS = 500, 2000
 INPAINTING_STEPS = 200
 
 
@@ -61,7 +61,7 @@ class ReSample(LinearModelSolver):
 
     Attributes:
         steps: noise levels, evenly spaced on the DDPM grid (paper: 500).
-        step_size: ζ (paper: 0.5).
+        step_size: ζ (paper: 0.5) for 500 steps; fewer are longer in proportion.
         every: steps from one hard consistency to the next (code: 10).
         ahead: DDIM steps ahead of the estimate that is made consistent (code: 5).
         gamma: γ, how far resampling trusts that estimate (paper: 40).
@@ -133,12 +133,13 @@ class ReSample(LinearModelSolver):
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators
     ) -> Algorithm:
         operator, grid, third = problem.operator, ddpm_grid(self.steps), self.steps // 3
+        zeta = self.step_size * PAPER_STEPS / self.steps
         z = first_latents(prior, y, grid[0], generator)
         for i, (now, after) in enumerate(itertools.pairwise(grid)):
             at, index = decoded(prior, z, now, self._kept(now)), self.steps - 1 - i
             slope = at.pullback(-operator.adjoint(unit(y - operator.apply(at.image))), None)
             z = stepped(z, at.clean, now, after, generator, eta=0.0)
-            z = z - self.step_size / (1 + now**2) * vp_step(now, after) * slope
+            z = z - zeta / (1 + now**2) * vp_step(now, after) * slope
             if 0 < index <= self.steps - third and index % self.every == 0:
                 clean = self._look_ahead(prior.latent, z, grid[i + 1 : i + 2 + self.ahead])
                 hard = self._hard_in_pixels if index >= third else self._hard_in_latents
