@@ -35,6 +35,12 @@ NOISE = 0.05
 ONE_BIT = {"diffep", "diff-onebit", "qcs-sgm", "sim-dmis", "back-projection"}
 """Solvers to show with single bits; the others show the first restoration that they accept."""
 RESTORATION = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deblur", "denoise")
+QUICKER: dict[str, dict[str, int]] = {
+    "latent-dps": {"steps": 50},
+    "psld": {"steps": 50},
+    "resample": {"steps": 50, "latent_steps": 30},
+}
+"""Settings of pictures that would take long on a CPU; the page says so."""
 LARGEST = 40_000
 """Bytes of a picture."""
 
@@ -75,10 +81,14 @@ def page(name: str) -> str:
     facts = described(kind, documented())
     prior, example = facts.needs
     needs = f"a {prior}, such as `{example}`" if prior else "no prior"
+    picture = f"![A cat: the truth, the linear baseline, and {facts.title}]({name}.jpg)"
+    if name in QUICKER:
+        settings = ", ".join(f"{key}={value}" for key, value in QUICKER[name].items())
+        picture += f"\n\nThe picture was drawn with `{settings}`."
     lines = [
         f"# {facts.title}",
         prose(facts.text),
-        f"![A cat: the truth, the linear baseline, and {facts.title}]({name}.jpg)",
+        picture,
         f"- Name on the command line: `--solver {name}`\n- Needs: {needs}\n"
         f"- Accepts: {code(facts.accepts)}\n- Network evaluations: {code(facts.cost)}",
         f"## The algorithm\n\n{prose(facts.algorithm)}",
@@ -108,8 +118,8 @@ def index() -> str:
             f"{cell(facts.accepts)} | {cell(facts.cost)} |"
         )
     return (
-        "# Solvers\n\nA page for each, made of its docstrings by `python docs/solver_pages.py`. "
-        "`diffsplit solvers NAME` says the\nsame in a terminal.\n\n"
+        "# Solvers\n\nA page for each, made of its docstrings by `python docs/solver_pages.py`;\n"
+        "`diffsplit solvers NAME` says the same in a terminal.\n\n"
         "| name | what it is | needs | accepts | network evaluations |\n|---|---|---|---|---|\n"
         + "\n".join(rows)
         + "\n"
@@ -130,7 +140,7 @@ def panels(name: str) -> Tensor:
     for task in ("onebit-cs",) if name in ONE_BIT else (*RESTORATION, "onebit-cs"):
         problem = ds.tasks.problem(task, SHAPE, sigma=0.5 if task == "onebit-cs" else NOISE)
         y = problem.measure(truth, generator=seeded(0, "solver pages"))
-        solver = SOLVERS[name].for_problem(problem, task)
+        solver = SOLVERS[name].for_problem(problem, task, **QUICKER.get(name, {}))
         prior = None if solver.requires is None else load_prior(solver.requires.example)
         try:
             result = solver(problem, y, prior, generator=seeded(1, "solver pages")).image

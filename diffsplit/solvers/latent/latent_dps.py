@@ -63,7 +63,7 @@ class LatentDPS(LinearModelSolver):
     eta: float = 1.0
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; channels but Gaussian noise are read as linear"
+    accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
     cost: ClassVar[str] = "1000, each with a gradient through denoiser and decoder"
 
     def __post_init__(self) -> None:

@@ -68,7 +68,7 @@ class PSLD(LinearModelSolver):
     eta: float = 0.0
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; channels but Gaussian noise are read as linear"
+    accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
     cost: ClassVar[str] = "1000, each with a gradient through denoiser, decoder and encoder"
 
     def __post_init__(self) -> None:

@@ -69,8 +69,8 @@ class ReSample(LinearModelSolver):
             for that or σ_y, the larger.
         pixels: hard consistency in pixels, "nearest", the nearest image in closed form, where the
             operator has a spectrum or orthogonal rows, or "adamw", the paper's at most 2000 steps.
-            They have the same limit where A keeps or drops single pixels, see
-            `diffsplit.data_steps.hard`; with noise, or a blur, "nearest" is better.
+            They have the same limit where A keeps or drops single pixels; elsewhere they end at
+            different images of the same misfit, see `diffsplit.data_steps.hard`.
         latent_steps: the most steps of AdamW in latents, each forward and back through the decoder:
             most of the time (paper: 500; code, for inpainting: 200).
         estimate: "code" or "tweedie", see `diffsplit.solvers.latent.resample`.
@@ -91,7 +91,7 @@ class ReSample(LinearModelSolver):
     estimate: Literal["code", "tweedie"] = "code"
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; channels but Gaussian noise are read as linear"
+    accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
     cost: ClassVar[str] = "665, 500 of them with a gradient, and up to 8500 through the decoder"
 
     def __post_init__(self) -> None:
