@@ -16,6 +16,7 @@ import functools
 import inspect
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -35,7 +36,8 @@ NOISE = 0.05
 ONE_BIT = {"diffep", "diff-onebit", "qcs-sgm", "sim-dmis", "back-projection"}
 """Solvers to show with single bits; the others show the first restoration that they accept."""
 RESTORATION = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deblur", "denoise")
-QUICKER: dict[str, dict[str, int]] = {
+QUICKER: dict[str, dict[str, Any]] = {
+    "dcdp-latent": {"consistency": "pixel"},
     "latent-dps": {"steps": 50},
     "psld": {"steps": 50},
     "resample": {"steps": 50, "latent_steps": 30},
@@ -83,7 +85,7 @@ def page(name: str) -> str:
     needs = f"a {prior}, such as `{example}`" if prior else "no prior"
     picture = f"![A cat: the truth, the linear baseline, and {facts.title}]({name}.jpg)"
     if name in QUICKER:
-        settings = ", ".join(f"{key}={value}" for key, value in QUICKER[name].items())
+        settings = ", ".join(f"{key}={value!r}" for key, value in QUICKER[name].items())
         picture += f"\n\nThe picture was drawn with `{settings}`."
     lines = [
         f"# {facts.title}",
