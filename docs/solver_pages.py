@@ -38,6 +38,7 @@ ONE_BIT = {"diffep", "diff-onebit", "qcs-sgm", "sim-dmis", "back-projection"}
 RESTORATION = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deblur", "denoise")
 QUICKER: dict[str, dict[str, Any]] = {
     "dcdp-latent": {"consistency": "pixel"},
+    "qcs-sgm": {"levels": 100},
     "latent-dps": {"steps": 50},
     "psld": {"steps": 50},
     "resample": {"steps": 50, "latent_steps": 30},

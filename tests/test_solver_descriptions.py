@@ -125,6 +125,7 @@ def test_the_list_fits_a_terminal_of_80_columns_with_each_name_and_need_on_one_l
     assert rows["dcdp"][1:6] == ["diffusion", "10", "to", "20", "or"]
     assert rows["dcdp-latent"][1] == "latent"
     assert rows["wiener"][1:3] == ["–", "–"]
+    assert rows["qcs-sgm"][2] == "11,555"
     assert len(lines) <= 3 * len(SOLVERS) + 5
 
 

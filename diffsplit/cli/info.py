@@ -108,7 +108,7 @@ def solvers(
 
 def _short(cost: str) -> str:
     """The number of evaluations, without remarks; a dash where there is no network."""
-    number = re.split(r"[,;:]", re.sub(r" \([^)]*\)", "", cost))[0]
+    number = re.split(r"[,;:] ", re.sub(r" \([^)]*\)", "", cost))[0]
     return "–" if number == Solver.cost else number
 
 
