@@ -40,7 +40,7 @@ QUICKER: dict[str, dict[str, Any]] = {
     "dcdp-latent": {"consistency": "pixel"},
     "qcs-sgm": {"levels": 100},
     "latent-dps": {"steps": 50},
-    "psld": {"steps": 50},
+    "psld": {"steps": 200},
     "resample": {"steps": 50, "latent_steps": 30},
 }
 """Settings of pictures that would take long on a CPU; the page says so."""
