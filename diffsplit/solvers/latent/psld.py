@@ -54,7 +54,8 @@ class PSLD(LinearModelSolver):
         steps: noise levels, and network evaluations, evenly spaced on the DDPM grid (paper: 1000).
         omega: ω, weight of the misfit (code, latents of 256×256 faces: 0.1, and 0.9 for
             super-resolution; Stable Diffusion: 1) for 1000 steps; fewer are longer in proportion,
-            and below about 100 the last ones overshoot: then take a smaller ω.
+            and the last ones can overshoot (0.9 does with 200 steps on `cats-64-latent`): then
+            take a smaller ω.
         gamma: γ, weight of the gluing (code: 0.1) for 1000 steps.
         eta: share of fresh noise in a step: 0 DDIM, as in the code, 1 ancestral, as in the text.
 
