@@ -139,7 +139,9 @@ CASES = {
     "LatentDPS": Case(LatentDPS(steps=60), "blur, noise", latent),
     "PSLD": Case(PSLD(steps=60), "blur, noise", latent),
     "ReSample": Case(ReSample(steps=60, latent_steps=20), "blur, noise", latent),
-    "ReSample, own operator": Case(ReSample(steps=30, latent_steps=20), "own, noise", latent),
+    "ReSample, own operator": Case(
+        ReSample(steps=30, step_size=0.1, latent_steps=20), "own, noise", latent
+    ),
     "Wiener": Case(Wiener(), "blur, noise", lambda: None, random=False),
     "Bicubic": Case(Bicubic(), "bicubic, noise", lambda: None, random=False),
     "MeanFill": Case(MeanFill(), "mask, 2 bits", lambda: None, random=False),

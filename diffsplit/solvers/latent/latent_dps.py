@@ -50,7 +50,7 @@ class LatentDPS(LinearModelSolver):
     Attributes:
         steps: noise levels, and network evaluations, evenly spaced on the DDPM grid (paper: 1000).
         step_size: ζ (DPS: 0.3 for blur and super-resolution, 0.5 for inpainting) for 1000 steps;
-            fewer are longer in proportion.
+            fewer are longer in proportion, and very few can overshoot at the end.
         eta: share of fresh noise in a step: 1 ancestral, 0 DDIM.
 
     Raises:

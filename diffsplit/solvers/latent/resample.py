@@ -61,7 +61,8 @@ class ReSample(LinearModelSolver):
 
     Attributes:
         steps: noise levels, evenly spaced on the DDPM grid (paper: 500).
-        step_size: ζ (paper: 0.5) for 500 steps; fewer are longer in proportion.
+        step_size: ζ (paper: 0.5) for 500 steps; fewer are longer in proportion, and very few can
+            overshoot at the end: then take a smaller one.
         every: steps from one hard consistency to the next (code: 10).
         ahead: DDIM steps ahead of the estimate that is made consistent (code: 5).
         gamma: γ, how far resampling trusts that estimate (paper: 40).
