@@ -19,6 +19,16 @@ from diffsplit.errors import InputError
 __all__ = ["CUTS", "find_config", "names_of_configs"]
 
 _FOLDER = Path(str(resources.files("diffsplit"))) / "assets" / "bench"
+SHORTER: dict[str, dict[str, Any]] = {
+    "dps": {"steps": 100},
+    "mcg": {"steps": 100},
+    "daps": {"levels": 20},
+    "red-diff": {"steps": 100},
+    "latent-dps": {"steps": 100},
+    "psld": {"steps": 100},
+    "resample": {"steps": 100, "latent_steps": 50},
+}
+"""Settings of a cut for solvers that take a thousand evaluations in the papers: minutes on a CPU."""
 CUTS: dict[str, dict[str, Any]] = {
     "cats": {
         "data": "cats",
@@ -30,12 +40,18 @@ CUTS: dict[str, dict[str, Any]] = {
             "consistency": "cats-64-consistency",
             "latent": "cats-64-latent",
         },
+        "settings": SHORTER,
     },
     "faces": {
         "data": "faces",
         "images": 10,
         "size": 256,
-        "priors": {"denoiser": "faces-256", "consistency": "faces-256-consistency"},
+        "priors": {
+            "denoiser": "faces-256",
+            "consistency": "faces-256-consistency",
+            "latent": "faces-256-latent",
+        },
+        "settings": SHORTER,
     },
 }
 """What a cut sets, over everything that a table says. A table may say more under ``cuts``, see
@@ -77,7 +93,9 @@ def find_config(name: str, changes: Sequence[str] = ()) -> Config:
     values = dict(document.values)
     own = values.pop("cuts", None) or {}
     if cut:
-        values = _reduced(values, {**CUTS[cut], **own.get(cut, {})})
+        common, special = CUTS[cut], own.get(cut, {})
+        settings = {**common["settings"], **special.get("settings", {})}
+        values = _reduced(values, {**common, **special, "settings": settings})
         values["title"] = f"{values['title']} (here on {cut}, the paper's values on its own data)"
     return build(document.with_values(values), changes)
 
