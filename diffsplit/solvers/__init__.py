@@ -4,6 +4,9 @@ from diffsplit.solvers.base import Solver
 from diffsplit.solvers.diff_ep import DiffEP
 from diffsplit.solvers.guidance.qcs_sgm import QCSSGM
 from diffsplit.solvers.guidance.sim_dmis import SIMDMIS
+from diffsplit.solvers.guidance.dps import DPS
+from diffsplit.solvers.guidance.mcg import MCG
+from diffsplit.solvers.guidance.pigdm import PiGDM
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
 from diffsplit.solvers.latent.latent_dps import LatentDPS
 from diffsplit.solvers.latent.psld import PSLD
@@ -19,15 +22,22 @@ from diffsplit.solvers.spectral.consistency_editing import ConsistencyEditing
 from diffsplit.solvers.spectral.ddnm import DDNMPlus
 from diffsplit.solvers.spectral.ddrm import DDRM
 from diffsplit.solvers.spectral.renoising import Renoising
+from diffsplit.solvers.splitting.daps import DAPS
 from diffsplit.solvers.splitting.dcdp import DCDP
 from diffsplit.solvers.splitting.diff_onebit import DiffOneBit
+from diffsplit.solvers.splitting.diffpir import DiffPIR
+from diffsplit.solvers.splitting.pnp_admm import PnPADMM
+from diffsplit.solvers.splitting.red_diff import RedDiff
 
 __all__ = [
+    "DAPS",
     "DCDP",
     "DDRM",
     "PSLD",
     "QCSSGM",
     "SIMDMIS",
+    "DPS",
+    "MCG",
     "SOLVERS",
     "Answer",
     "BackProjection",
@@ -36,12 +46,16 @@ __all__ = [
     "DDNMPlus",
     "DiffEP",
     "DiffOneBit",
+    "DiffPIR",
     "LatentDCDP",
     "LatentDPS",
     "MeanFill",
     "MessagePassing",
     "ReSample",
+    "PiGDM",
+    "PnPADMM",
     "Recovery",
+    "RedDiff",
     "Renoising",
     "Solver",
     "State",
@@ -69,6 +83,13 @@ SOLVERS: dict[str, type[Solver]] = {
     "latent-dps": LatentDPS,
     "psld": PSLD,
     "resample": ReSample,
+    "dps": DPS,
+    "mcg": MCG,
+    "pigdm": PiGDM,
+    "diffpir": DiffPIR,
+    "daps": DAPS,
+    "admm-pnp": PnPADMM,
+    "red-diff": RedDiff,
     "wiener": Wiener,
     "bicubic": Bicubic,
     "mean-fill": MeanFill,

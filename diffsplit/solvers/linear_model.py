@@ -42,7 +42,8 @@ class LinearReading(NamedTuple):
     Attributes:
         problem: the same operator with `GaussianNoise`.
         y: ``(B, *shape_out)``, floats in the units of A x.
-        note: what was read how, in a sentence; "" where the noise was Gaussian already.
+        note: what was read how, in a sentence without its stop; "" where the noise was Gaussian
+            already.
     """
 
     problem: Problem
@@ -66,7 +67,7 @@ def read_as_linear(problem: Problem, y: Tensor, reading: Reading = "literal") ->
     floats = numbers if numbers.is_floating_point() else numbers.float()
     note = (
         f"the measurements of {channel} were read as A x plus Gaussian noise of {sigma:.2g}, "
-        f"each as {scale:.3g} times its value: this method knows no other channel."
+        f"each as {scale:.3g} times its value"
     )
     return LinearReading(Problem(problem.operator, GaussianNoise(sigma)), scale * floats, note)
 
@@ -97,4 +98,5 @@ class LinearModelSolver(Solver):
     def _solve(self, problem: Problem, y: Tensor, prior: Any, generator: Generators) -> Algorithm:
         linear = read_as_linear(problem, y, self.reading)
         answer = yield from self._solve_linear(linear.problem, linear.y, prior, generator)
-        return replace(answer, note=linear.note)
+        note = f"{linear.note}: this method knows no other channel." if linear.note else ""
+        return replace(answer, note=note)

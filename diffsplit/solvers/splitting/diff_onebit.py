@@ -14,7 +14,6 @@ The paper does not say how its K levels are spaced, nor whether z is clipped to 
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -29,7 +28,7 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import Spacing, ddpm_grid
 from diffsplit.solvers.base import TINY, Algorithm, Solver, are_counts, is_number, zeros_for
-from diffsplit.solvers.recovery import Answer, State
+from diffsplit.solvers.splitting.half_quadratic import half_quadratic
 
 __all__ = ["DiffOneBit"]
 
@@ -106,14 +105,8 @@ class DiffOneBit(Solver):
     ) -> Algorithm:
         sigmas, lam = ddpm_grid(self.steps, spacing=self.spacing), self.weight(problem)
         x = math.sqrt(1 + sigmas[0] ** 2) * randn_like(zeros_for(problem, y), generator)
-        for sigma, sigma_next in itertools.pairwise(sigmas):
-            z = prior.denoise(x, sigma)
-            z = prior.clip(z) if self.clip else z
-            x_hat = self._data_step(problem, y, z, lam / sigma**2)
-            n_hat = (x - x_hat) / sigma
-            noise = math.sqrt(1 - self.zeta) * n_hat
-            if self.zeta > 0:
-                noise = noise + math.sqrt(self.zeta) * randn_like(x, generator)
-            x = x_hat + sigma_next * noise
-            yield State(sigma, x_hat)
-        return Answer(x)
+
+        def data_step(z: Tensor, sigma: float) -> Tensor:
+            return self._data_step(problem, y, z, lam / sigma**2)
+
+        return half_quadratic(prior, x, sigmas, data_step, self.zeta, generator, self.clip)
