@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Spacing = Literal["even", "leading", "quadratic"]
+Spacing = Literal["even", "quadratic", "late"]
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -54,7 +55,9 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
     of them is T/K − 1.
     "leading": timesteps ⌊T/K⌋ k for k = K − 1 … 0, the last of them 0 (DDRM, DDNM).
     "quadratic": timesteps floor √(T² k/(K − 1)) for k = K − 1 … 0, the first moved to T − 1: close
-    together where noise is strong, and ending at timestep 0, σ = 0.01 (DiffPIR, Zhu et al. 2023).
+    together where noise is strong, and ending at timestep 0, σ = 0.01.
+    "late": timesteps T − 1 − floor √(T² k/(K − 1)) for k = 0 … K − 1, the last moved to 0: close
+    together where noise is weak (the code of DiffPIR, Zhu et al. 2023, which calls it "quad").
 
     Returns:
         ``steps + 1`` falling values; the last is 0.
@@ -75,6 +78,11 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
     if spacing == "leading":
         return [sigmas[start // steps * k] for k in range(steps - 1, -1, -1)] + [0.0]
     timesteps = [math.isqrt(start**2 * k // (steps - 1)) for k in range(steps - 1, -1, -1)]
+    rising = [math.isqrt(start**2 * k // (steps - 1)) for k in range(steps)]
+    if spacing == "late":
+        ends = [max(start - 1 - t, steps - 1 - k) for k, t in enumerate(rising)]
+        return [sigmas[t] for t in ends] + [0.0]
+    timesteps = rising[::-1]
     falling = [min(t, start - 1 - i) for i, t in enumerate(timesteps)]
     return [sigmas[t] for t in falling] + [0.0]
 

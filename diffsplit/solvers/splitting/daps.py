@@ -57,10 +57,9 @@ class DAPS(AnyChannelSolver):
         levels: K (paper: 200 for DAPS-1K).
         ode_steps: Euler steps and network evaluations a level (paper: 5).
         langevin_steps: n (paper: 100).
-        step_size: η_1 > 0. None takes 1e-4, limited so that Langevin does not diverge, and for
-            other channels than Gaussian noise 1 over the largest curvature. The paper's is 1e-4 for
-            super-resolution, Gaussian blur and random masks, and 5e-5 for motion blur and boxes.
-            A size that is given is taken as it is.
+        step_size: η_1 > 0. None takes 1e-4, limited so that Langevin does not diverge. The code's is
+            1e-4 for super-resolution, Gaussian blur and random masks, and 5e-5 for motion blur and
+            boxes. A size that is given is taken as it is.
         tau: τ > 0, of Gaussian noise (code: 0.01). None takes √2 σ_y, the exact likelihood. Other
             channels always have their own.
         reading: see `AnyChannelSolver`.
@@ -109,7 +108,7 @@ class DAPS(AnyChannelSolver):
     ) -> Algorithm:
         sigmas = [*karras_grid(self.levels + 1, HIGHEST, LOWEST)[: self.levels], 0.0]
         weight, curvature = self._likelihood(problem, y)
-        first = self._first_step_size(problem, curvature)
+        first = STEP_SIZE if self.step_size is None else self.step_size
         x = sigmas[0] * randn_like(zeros_for(problem, y), generator)
         for k, (sigma, after) in enumerate(itertools.pairwise(sigmas)):
             grid = karras_grid(self.ode_steps + 1, sigma, ODE_END)[:-1]
@@ -133,10 +132,3 @@ class DAPS(AnyChannelSolver):
         if sigma is not None:
             weight = 2 / self.tau**2 if self.tau is not None else 1 / sigma**2
         return weight, weight / default_step_size(problem, y)
-
-    def _first_step_size(self, problem: Problem, curvature: float) -> float:
-        if self.step_size is not None:
-            return self.step_size
-        if problem.channel.gaussian_sigma is None:
-            return 1 / curvature
-        return min(STEP_SIZE, 2 / curvature)

@@ -43,7 +43,12 @@ from diffsplit.solvers.splitting.half_quadratic import half_quadratic
 __all__ = ["DiffPIR"]
 
 NOISE_FLOOR = 0.002
-ZETA = {"inpainting": 1.0, "super-resolution": 0.25, "sums": 1.0, "deblurring": 0.1}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "inpainting": {"lam": 0.25, "zeta": 1.0},
+    "super-resolution": {"lam": 1.75, "zeta": 0.25},
+    "deblurring": {"lam": 1.75, "zeta": 0.1},
+    "sums": {"lam": 1.75, "zeta": 1.0},
+}
 CHEN_LIU: dict[str, Any] = {"lam": 7.0, "zeta": 1.0, "data_step": "gradient"}
 
 
@@ -56,19 +61,21 @@ class DiffPIR(AnyChannelSolver):
 
     Attributes:
         steps: K (paper: 100, and 20 for speed).
-        lam: λ > 0 (code: 1 in its units, which is 0.25).
+        lam: λ > 0. For blurs and super-resolution 1.75, which is the 7 that Chen and Liu quote as
+            recommended, in the code's units; 0.25 for inpainting, which is the 1 of the code. The
+            code has 1 for the others, too, and looks from 2 to 12 for the best.
         zeta: ζ in [0, 1] (code: 0.1 for blurs, 0.25 for super-resolution, 1 for inpainting).
-            `for_problem` chooses among these.
-        spacing: of the levels (code: "quadratic").
+            `for_problem` chooses λ and ζ among these.
+        spacing: of the levels (code: "late", see `diffsplit.schedules.ddpm_grid`).
         data_step: "exact", or "gradient" for Chen and Liu's.
         gradient_steps, gradient_size: of the latter.
         reading: see `AnyChannelSolver`; with it `for_problem` takes Chen and Liu's settings.
     """
 
     steps: int = 100
-    lam: float = 0.25
+    lam: float = 1.75
     zeta: float = 0.1
-    spacing: Spacing = "quadratic"
+    spacing: Spacing = "late"
     data_step: Literal["exact", "gradient"] = "exact"
     gradient_steps: int = 50
     gradient_size: float = 0.1
@@ -91,10 +98,10 @@ class DiffPIR(AnyChannelSolver):
 
     @classmethod
     def for_problem(cls, problem: Problem, task: str | None = None, **settings: Any) -> Self:
-        """With the code's ζ for such a problem; for bits read as linear, Chen and Liu's settings."""
+        """With the settings for such a problem; for bits read as linear, those of Chen and Liu."""
         if settings.get("reading") is not None and problem.channel.gaussian_sigma is None:
             return cls(**{**CHEN_LIU, **settings})
-        return cls(**{"zeta": ZETA[family_of(problem)], **settings})
+        return cls(**{**SETTINGS[family_of(problem)], **settings})
 
     def steps_at_most(self, problem: Problem) -> int:
         return self.steps
