@@ -13,8 +13,15 @@ in place of 2σ_y², whatever the noise: it believes measurements to have noise 
 falls in a straight line to 1 %. Levels and ODE steps are spaced as by Karras with ρ = 7; the code
 makes K + 1 levels down to 0.1 and puts 0 in place of the last.
 
+On a quadratic the n steps are one draw from a Gaussian, independent for each direction of the
+spectrum: with a = 1 − η(2s²/τ² + 1/σ²) and b = η(2 s d/τ² + ĉ/σ²) a coefficient ĉ of x̂0 and d of y
+
+    c = aⁿ ĉ + b Σ_{j<n} aʲ + √(2η Σ_{j<n} a²ʲ) ξ
+
+so that they cost two transforms where there is a spectrum, and have the same distribution.
+
 On a quadratic Langevin diverges for η(2‖A‖²/τ² + 1/σ²) > 2. The code's η = 1e-4 is that bound for
-an operator of norm 1; on the papers' random matrices of norm 5 it gives NaN, for which the code
+an operator of norm 1; on a random matrix of norm 5, as M/N = 1/16 has, it gives NaN, for which the code
 returns zeros, an image of 11 to 12 dB. Here η is limited to the bound unless it is given.
 """
 
@@ -25,6 +32,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -60,8 +68,9 @@ class DAPS(AnyChannelSolver):
         step_size: η_1 > 0. None takes 1e-4, limited so that Langevin does not diverge. The code's is
             1e-4 for super-resolution, Gaussian blur and random masks, and 5e-5 for motion blur and
             boxes. A size that is given is taken as it is.
-        tau: τ > 0, of Gaussian noise (code: 0.01). None takes √2 σ_y, the exact likelihood. Other
-            channels always have their own.
+        tau: τ > 0, of Gaussian noise (code: 0.01). None takes √2 σ_y, the exact likelihood, which
+            wants a step_size of about σ_y²/2 to settle; then what A does not see varies too much,
+            since N(x̂0, σ_k²) is wider than x0 given x. Other channels always have their own.
         reading: see `AnyChannelSolver`.
     """
 
@@ -108,6 +117,7 @@ class DAPS(AnyChannelSolver):
     ) -> Algorithm:
         sigmas = [*karras_grid(self.levels + 1, HIGHEST, LOWEST)[: self.levels], 0.0]
         weight, curvature = self._likelihood(problem, y)
+        exact = problem.channel.gaussian_sigma is not None and problem.operator.has_spectrum
         first = STEP_SIZE if self.step_size is None else self.step_size
         x = sigmas[0] * randn_like(zeros_for(problem, y), generator)
         for k, (sigma, after) in enumerate(itertools.pairwise(sigmas)):
@@ -116,11 +126,16 @@ class DAPS(AnyChannelSolver):
             eta = first * (1 - k / (self.levels + 1) * (1 - LAST_SHARE))
             if self.step_size is None:
                 eta = min(eta, 2 / (curvature + 1 / sigma**2))
-            z = clean.clone()
-            for _ in range(self.langevin_steps):
-                slope = misfit_grad(problem, z, y)
-                z.lerp_(clean, eta / sigma**2).sub_(slope, alpha=eta * weight)
-                z.add_(randn_like(z, generator), alpha=math.sqrt(2 * eta))
+            if exact:
+                z = langevin_at_once(
+                    problem, y, clean, weight, sigma, eta, self.langevin_steps, generator
+                )
+            else:
+                z = clean.clone()
+                for _ in range(self.langevin_steps):
+                    slope = misfit_grad(problem, z, y)
+                    z.lerp_(clean, eta / sigma**2).sub_(slope, alpha=eta * weight)
+                    z.add_(randn_like(z, generator), alpha=math.sqrt(2 * eta))
             yield State(sigma, z)
             x = z if after == 0 else z + after * randn_like(z, generator)
         return Answer(x)
@@ -132,3 +147,35 @@ class DAPS(AnyChannelSolver):
         if sigma is not None:
             weight = 2 / self.tau**2 if self.tau is not None else 1 / sigma**2
         return weight, weight / default_step_size(problem, y)
+
+
+def langevin_at_once(
+    problem: Problem,
+    y: Tensor,
+    clean: Tensor,
+    weight: float,
+    sigma: float,
+    eta: float,
+    steps: int,
+    generator: Generators,
+) -> Tensor:
+    """A draw with the distribution of ``steps`` Langevin steps from ``clean`` ``(B, *shape)``.
+
+    Args:
+        problem: Gaussian noise, and an operator with a spectrum.
+        weight: 2/τ².
+        sigma, eta: σ_k and η_k.
+    """
+    spectrum = problem.operator.spectrum()
+    s = spectrum.singular_values
+    a = 1 - eta * (weight * s.square() + 1 / sigma**2)
+    total, squares = _geometric(a, steps), _geometric(a.square(), steps)
+    kept, pull = a.pow(steps) + eta / sigma**2 * total, eta * weight * s * total
+    noise = (2 * eta * squares).sqrt().to(clean) * spectrum.analyze(randn_like(clean, generator))
+    c = kept.to(clean) * spectrum.analyze(clean) + noise
+    return spectrum.synthesize(c + pull.to(clean) * spectrum.analyze_measurement(y))
+
+
+def _geometric(a: Tensor, count: int) -> Tensor:
+    """Σ_{j < count} aʲ."""
+    return torch.where((1 - a).abs() < 1e-12, count, (1 - a.pow(count)) / (1 - a))
