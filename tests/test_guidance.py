@@ -38,7 +38,9 @@ def _mixture() -> GaussianMixturePrior:
     return prior
 
 
-def _measured(operator: operators.LinearOperator, channel: channels.Channel = NOISE, batch: int = 2):
+def _measured(
+    operator: operators.LinearOperator, channel: channels.Channel = NOISE, batch: int = 2
+):
     problem = Problem(operator, channel)
     x = _randn(batch, *SHAPE, seed=3).clamp(-1, 1)
     return problem, problem.measure(x, generator=_seed(4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -46,7 +47,9 @@ def _matrix(operator: operators.LinearOperator) -> Tensor:
     return operator.apply(EYE.view(SIZE, *SHAPE)).flatten(1).T
 
 
-def _measured(operator: operators.LinearOperator, channel: channels.Channel = NOISE, batch: int = 1):
+def _measured(
+    operator: operators.LinearOperator, channel: channels.Channel = NOISE, batch: int = 1
+):
     problem = Problem(operator, channel)
     x = _randn(batch, *SHAPE, seed=3).clamp(-1, 1)
     return problem, problem.measure(x, generator=_seed(4))
@@ -61,7 +64,7 @@ def test_late_levels_are_those_of_diffpirs_code():
     for count, top in ((1000, 1000), (37, 40), (2, 2), (1, 5)):
         grid = ddpm_grid(count, top, "late")
         assert grid[0] == ddpm_sigmas()[top - 1]
-        assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
+        assert all(a > b for a, b in itertools.pairwise(grid))
 
 
 @pytest.mark.parametrize("operator", [BLUR, MASK], ids=["spectrum", "orthogonal rows"])
@@ -163,7 +166,7 @@ def test_daps_is_the_codes_loop():
     x = 100.0 * randn()
     for k in range(levels):
         clean, times = x, grid(sigmas[k], 0.01, ode + 1)
-        for now, after in zip(times, times[1:], strict=False):
+        for now, after in itertools.pairwise(times):
             slope = (clean - prior.denoise(clean, now)) / now
             clean = clean + (after - now) * slope
         rate = eta * (1 + k / (levels + 1) * (0.01 - 1))
@@ -319,5 +322,5 @@ def test_settings_out_of_range_are_one_sentence():
         with pytest.raises(InputError):
             make()
     exact = Problem(BLUR, channels.GaussianNoise(0.0))
-    with pytest.raises(InputError, match="leave tau at 0.01"):
+    with pytest.raises(InputError, match="leave tau at"):
         DAPS(tau=None)(exact, _randn(1, *SHAPE), _mixture())

@@ -38,9 +38,7 @@ class AnyChannelSolver(Solver):
 
     def __post_init__(self) -> None:
         if self.reading is not None and self.reading not in get_args(Reading):
-            raise InputError(
-                f"reading is 'literal', 'bussgang' or None, not {self.reading!r:.40}."
-            )
+            raise InputError(f"reading is 'literal', 'bussgang' or None, not {self.reading!r:.40}.")
 
     def check(self, problem: Problem, prior: Any) -> None:
         if self._reads(problem):
@@ -51,7 +49,7 @@ class AnyChannelSolver(Solver):
     def _reads(self, problem: Problem) -> bool:
         return self.reading is not None and problem.channel.gaussian_sigma is None
 
-    def _check_model(self, problem: Problem, prior: Denoiser) -> None:  # noqa: B027
+    def _check_model(self, problem: Problem, prior: Denoiser) -> None:
         """Raise InputError where the algorithm cannot treat the problem as it is read."""
 
     @abstractmethod

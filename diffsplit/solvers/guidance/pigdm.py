@@ -12,8 +12,8 @@ step. Without noise it is A⁺(y − A D). In σ-space, with α' = 1/√(1 + σ'
     "exact"      x ← DDIM step from σ to σ' with E[x0 | x, y] = D + σ²/r² Jᵀ u
 
 The first is the paper's, where the guidance of a step does not depend on how long it is. The only
-public code of its authors (of RED-diff) has α α' for the paper's α there, that is Jᵀ u without 1/α'.
-The second is Bayes' rule, and exact for x0 ~ N(m, v I).
+public code of its authors (that of RED-diff) has α α' for the paper's α there, that is Jᵀ u without
+1/α'. The second is Bayes' rule, and exact for x0 ~ N(m, v I).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from diffsplit.data_steps.exact import check_exact, exact_step
+from diffsplit.data_steps.exact import exact_step
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import Denoiser
@@ -81,7 +81,6 @@ class PiGDM(LinearModelSolver):
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
         noisy = with_noise_floor(problem, NOISE_FLOOR)
-        check_exact(noisy)
         sigmas, v = ddpm_grid(self.steps), self.variance
         x = start(noisy, y, sigmas[0], generator)
         for sigma, after in itertools.pairwise(sigmas):

@@ -21,8 +21,8 @@ spectrum: with a = 1 − η(2s²/τ² + 1/σ²) and b = η(2 s d/τ² + ĉ/σ²)
 so that they cost two transforms where there is a spectrum, and have the same distribution.
 
 On a quadratic Langevin diverges for η(2‖A‖²/τ² + 1/σ²) > 2. The code's η = 1e-4 is that bound for
-an operator of norm 1; on a random matrix of norm 5, as M/N = 1/16 has, it gives NaN, for which the code
-returns zeros, an image of 11 to 12 dB. Here η is limited to the bound unless it is given.
+an operator of norm 1. On a random matrix of norm 5, as M/N = 1/16 has, it gives NaN, for which the
+code returns zeros, an image of 11 to 12 dB. Here η is limited to the bound unless it is given.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class DAPS(AnyChannelSolver):
         levels: K (paper: 200 for DAPS-1K).
         ode_steps: Euler steps and network evaluations a level (paper: 5).
         langevin_steps: n (paper: 100).
-        step_size: η_1 > 0. None takes 1e-4, limited so that Langevin does not diverge. The code's is
+        step_size: η_1 > 0. None takes 1e-4, limited so that Langevin does not diverge. The code has
             1e-4 for super-resolution, Gaussian blur and random masks, and 5e-5 for motion blur and
             boxes. A size that is given is taken as it is.
         tau: τ > 0, of Gaussian noise (code: 0.01). None takes √2 σ_y, the exact likelihood, which
