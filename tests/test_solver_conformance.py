@@ -161,12 +161,12 @@ CASES = {
     "PiGDM, exact": Case(PiGDM(steps=20, weight="exact", eta=0.5), "blur, noise"),
     "PiGDM, read": Case(PiGDM(steps=5, reading="bussgang"), "own, 2 bits"),
     "DiffPIR": Case(DiffPIR(steps=10), "blur, noise"),
-    "DiffPIR, bits": Case(DiffPIR(steps=15, zeta=1.0, lam=4.0), "mask, 2 bits"),
+    "DiffPIR, bits": Case(DiffPIR(15, 4.0, 1.0, "quadratic"), "mask, 2 bits"),
     "DiffPIR, gradient": Case(
         DiffPIR(steps=10, data_step="gradient", zeta=1.0, reading="bussgang"), "mask, 2 bits"
     ),
     "DAPS": Case(DAPS(levels=10, langevin_steps=20), "blur, noise"),
-    "DAPS, bits": Case(DAPS(levels=10, langevin_steps=20, step_size=0.01), "mask, 2 bits"),
+    "DAPS, own operator": Case(DAPS(levels=10, langevin_steps=20), "own, noise"),
     "PnPADMM": Case(PnPADMM(), "bicubic, noise", random=False),
     "PnPADMM, bits": Case(PnPADMM(rho=1.0), "gaussian, 1 bit", random=False),
     "RedDiff": Case(RedDiff(steps=60), "own, noise"),
