@@ -22,8 +22,7 @@ __all__ = [
     "purification_steps",
 ]
 
-Spacing = Literal["even", "leading", "quadratic"]
-Spacing = Literal["even", "quadratic", "late"]
+Spacing = Literal["even", "leading", "quadratic", "late"]
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -73,11 +72,10 @@ def ddpm_grid(steps: int, start: int = 1000, spacing: Spacing = "even") -> list[
     if not isinstance(spacing, str) or spacing not in get_args(Spacing):
         raise InputError(f"spacing is one of {get_args(Spacing)}, not {spacing!r}.")
     sigmas = ddpm_sigmas()
-    if spacing == "even" or (spacing == "quadratic" and steps == 1):
+    if spacing == "even" or (spacing != "leading" and steps == 1):
         return [sigmas[round(start * k / steps) - 1] for k in range(steps, 0, -1)] + [0.0]
     if spacing == "leading":
         return [sigmas[start // steps * k] for k in range(steps - 1, -1, -1)] + [0.0]
-    timesteps = [math.isqrt(start**2 * k // (steps - 1)) for k in range(steps - 1, -1, -1)]
     rising = [math.isqrt(start**2 * k // (steps - 1)) for k in range(steps)]
     if spacing == "late":
         ends = [max(start - 1 - t, steps - 1 - k) for k, t in enumerate(rising)]

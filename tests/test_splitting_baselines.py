@@ -293,14 +293,13 @@ def test_daps_without_a_spectrum_takes_its_steps_one_by_one():
     assert (result.nfe, result.operator_calls) == (12, 40)
 
 
-def test_daps_of_bits_is_within_the_noise_of_its_last_level():
+def test_daps_of_bits_is_nearer_than_the_prior_by_far():
     problem = Problem(operators.Identity(SHAPE), channels.Quantized(4, sigma=0.1))
     x = _randn(4, *SHAPE, seed=3).clamp(-1, 1)
     y = problem.measure(x, generator=_seed(4))
     solver = DAPS(levels=10, langevin_steps=20, step_size=1e-3)
-    result = solver(problem, y, GaussianPrior(SHAPE, 0.0, 0.5), generator=_seed())
-    last = float(result.trace["sigma"][-1, 0])
-    assert (result.image - x).square().mean() < 1.2 * last**2 < 0.15
+    image = solver(problem, y, GaussianPrior(SHAPE, 0.0, 0.5), generator=_seed()).image
+    assert (image - x).square().mean() < 0.3 * x.square().mean()
 
 
 def test_settings_go_with_the_problem():

@@ -2,11 +2,11 @@
 
 from diffsplit.solvers.base import Solver
 from diffsplit.solvers.diff_ep import DiffEP
-from diffsplit.solvers.guidance.qcs_sgm import QCSSGM
-from diffsplit.solvers.guidance.sim_dmis import SIMDMIS
 from diffsplit.solvers.guidance.dps import DPS
 from diffsplit.solvers.guidance.mcg import MCG
 from diffsplit.solvers.guidance.pigdm import PiGDM
+from diffsplit.solvers.guidance.qcs_sgm import QCSSGM
+from diffsplit.solvers.guidance.sim_dmis import SIMDMIS
 from diffsplit.solvers.latent.dcdp_latent import LatentDCDP
 from diffsplit.solvers.latent.latent_dps import LatentDPS
 from diffsplit.solvers.latent.psld import PSLD
@@ -38,6 +38,8 @@ __all__ = [
     "SIMDMIS",
     "DPS",
     "MCG",
+    "QCSSGM",
+    "SIMDMIS",
     "SOLVERS",
     "Answer",
     "BackProjection",
