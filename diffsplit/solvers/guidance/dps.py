@@ -7,10 +7,10 @@ Algorithm 1, and the authors' code. Over the DDPM grid σ_1000 > … > σ_1 > 0,
     x' = ancestral step from σ to σ', with x̂0
     x  ← x' − ζ/(α' α) ∇_x ‖y − A x̂0(x)‖₂,   α = 1/√(1 + σ²)
 
-The norm is that of each image, and not squared: the paper writes a step ζ/‖y − A x̂0‖ on the
-squared norm, which is half of that in the code (ζ = 1 there is 2 here), and the tables are the
-code's. The code's network also learned the variance of its steps; here it is that of the posterior
-given x̂0.
+The norm is that of each image, and not squared, as in the code. The paper writes a step of
+ζ'/‖y − A x̂0‖ on the squared norm, which is ζ = 2ζ' here; the settings are the code's. The code's
+network also learned the variance of its steps; here it is that of the posterior given x̂0. ζ does
+not go with the number of steps: with 50 instead of 1000 the measurements have little say.
 
 A channel with finitely many outcomes has √(−2 log p(y | A x̂0)) in place of the norm, which is what
 the norm is for Gaussian noise of level 1. That is ours.

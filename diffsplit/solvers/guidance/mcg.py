@@ -10,12 +10,12 @@ the notation of `dps`:
     x  ← (I − P) x' + P α/α' (A⁺y + σ ξ)
 
 The last term is what was measured, in the noise of the level σ that the step left and not σ' that
-it reached: paper and code draw it so, and of the answer's measured part there is noise of the
-lowest level left, 0.01 with 1000 steps and 0.05 with 100. ``level="reached"`` takes σ'.
+it reached: paper and code draw it so, and noise of the lowest level is left in what was measured,
+0.01 with 1000 steps and 0.04 with 100. ``level="reached"`` takes σ'.
 
 The paper leaves the weight W of ‖W(y − A x̂0)‖ open. The code has the mask for inpainting and A⁺
-for tomography, and both are A⁺. The MCG inside the code of DPS projects wrongly (a blur's transpose
-is the identity there), and the restoration tables that compare with DPS were made with it.
+for tomography, and both are A⁺. The MCG inside the code of DPS is another: a
+blur's transpose is the identity there, and a mask's projection subtracts what was measured.
 
 The method does not know noise: what is measured is taken to be exact.
 """
