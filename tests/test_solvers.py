@@ -164,7 +164,7 @@ def test_diff_onebit_is_algorithm_1_and_2_as_the_paper_writes_them(zeta, spacing
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = (1 - betas).cumprod(0)
     timesteps = [50 * k - 1 for k in range(1, 21)]
-    if spacing == "quadratic":  # as DiffPIR's public code spaces them
+    if spacing == "quadratic":
         timesteps = [int(t) for t in np.sqrt(np.linspace(0, 1000**2, 20))]
         timesteps[-1] -= 1
     alpha = [1.0] + [math.sqrt(alpha_bar[t]) for t in timesteps]

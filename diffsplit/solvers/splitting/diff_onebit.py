@@ -46,8 +46,9 @@ class DiffOneBit(Solver):
         data_step: ``"adam"``, the paper's inexact step that made its tables, or ``"exact"``.
         adam_steps, adam_lr: of the inexact step (paper: 100 and 0.25).
         spacing: of the levels, ``"quadratic"``, ``"even"`` or ``"late"``, which is what
-            DiffPIR has, on which the method builds; see `diffsplit.schedules.ddpm_grid`. On held-out cats quadratic is 0.7 dB
-            better for compressed sensing; for 1-bit inpainting it is better with a larger λ alone.
+            DiffPIR has, on which the method builds; see `diffsplit.schedules.ddpm_grid`. On
+            held-out cats quadratic is 0.7 dB better than even for compressed sensing; for 1-bit
+            inpainting it is better with a larger λ alone.
         clip: whether z is clipped to the range of images, which is worth 0.1 to 0.3 dB.
     """
 
