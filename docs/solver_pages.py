@@ -39,6 +39,10 @@ RESTORATION = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deb
 QUICKER: dict[str, dict[str, Any]] = {
     "dcdp-latent": {"consistency": "pixel"},
     "qcs-sgm": {"levels": 100},
+    "dps": {"steps": 300, "zeta": 1.0},
+    "mcg": {"steps": 100},
+    "red-diff": {"steps": 100},
+    "daps": {"levels": 40},
     "latent-dps": {"steps": 50},
     "psld": {"steps": 200},
     "resample": {"steps": 50, "latent_steps": 30},
