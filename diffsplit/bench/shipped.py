@@ -28,7 +28,7 @@ SHORTER: dict[str, dict[str, Any]] = {
     "psld": {"steps": 100},
     "resample": {"steps": 100, "latent_steps": 50},
 }
-"""Settings of a cut for solvers that take a thousand evaluations in the papers: minutes on a CPU."""
+"""Settings of a cut for solvers that take a thousand evaluations in the papers."""
 CUTS: dict[str, dict[str, Any]] = {
     "cats": {
         "data": "cats",
