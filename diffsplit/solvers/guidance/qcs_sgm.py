@@ -44,6 +44,8 @@ __all__ = ["QCSSGM"]
 SMALL_SIDE = 64
 """Images of up to so many pixels a side count as small."""
 SMALL_LEVELS, SMALL_INNER, SMALL_STEP = 100, 5, 0.2
+"""With 768 single bits of cats and as many evaluations a step of 0.1 gives 12.0 dB, 0.2 gives 13.3
+and 0.5 gives 11.1 (two images)."""
 MOST_OVERLAP = 4.0
 """‖A‖² over the mean ‖a_i‖²: 1 for orthogonal rows, 4 for a square Gaussian matrix."""
 

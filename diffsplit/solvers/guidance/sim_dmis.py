@@ -41,7 +41,8 @@ from diffsplit.solvers.reverse import walk
 __all__ = ["SIMDMIS"]
 
 CONSTANT, ENTRIES = 135.0, 3 * 256 * 256
-"""C_s of Chen and Liu, and the size of their images."""
+"""C_s of Chen and Liu, and the size of their images. By the formula above it is half of the best for
+single bits: at 64×64, where it stands for 33.75, 71 gives cats 16.6 dB instead of 14.2."""
 
 
 @dataclass(frozen=True)
