@@ -16,14 +16,11 @@ from diffsplit.errors import InputError
 from diffsplit.noise import randn_like
 from diffsplit.operators import (
     Blur,
-    Downsample,
     GaussianMatrix,
     Identity,
     LinearOperator,
-    MatrixOperator,
     PixelMask,
     RandomizedTransform,
-    Stacked,
 )
 from diffsplit.priors import GaussianConsistency, GaussianPrior, from_callable
 from diffsplit.schedules import ddpm_sigmas
@@ -185,24 +182,6 @@ def test_rows_that_overlap_are_refused_and_so_is_a_step_that_diverges() -> None:
         QCSSGM(step=1.5)(problem, measured(problem), SMOOTH)
     with pytest.raises(InputError, match=r"SIMDMIS needs random rows.*RandomizedTransform.*DiffEP"):
         SIMDMIS()(blurred, measured(blurred), SMOOTH)
-
-
-@pytest.mark.parametrize(
-    "operator",
-    [
-        MATRIX,
-        -3.0 * MATRIX,
-        Stacked(2.0 * PixelMask(SHAPE, 0.5, 1), MATRIX, Downsample(SHAPE, 2, "average")),
-        MatrixOperator(torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.0, 0.5]])),
-        RandomizedTransform(SHAPE, rows=90, seed=1),
-        Blur.gaussian(SHAPE, 3, 0.6),
-    ],
-    ids=["matrix", "scaled", "stacked", "own matrix", "transform", "blur"],
-)
-def test_row_norms_are_those_of_the_rows(operator: LinearOperator) -> None:
-    norms = operator.row_square_norms().double().expand(operator.shape_out).flatten()
-    exact = matrix_of(operator).square().sum(1)
-    torch.testing.assert_close(norms, exact, rtol=1e-5, atol=1e-8)
 
 
 def sim_dmis_in_letters(x_bar: Tensor, level: float, up: int, down: int) -> Tensor:
