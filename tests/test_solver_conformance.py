@@ -61,6 +61,9 @@ PROBLEMS = {
     "hadamard, 1 bit": Problem(RandomizedTransform(SHAPE, rows=90, seed=1), OneBit(0.5)),
     "gaussian, 1 bit": Problem(GaussianMatrix(SHAPE, rows=90, seed=1), OneBit(0.5)),
     "gaussian, logistic": Problem(GaussianMatrix(SHAPE, rows=90, seed=1), Logistic()),
+    "hadamard, 4 bits": Problem(
+        RandomizedTransform(SHAPE, rows=SIZE, seed=1), Quantized(bits=4, sigma=0.1, limit=2.0)
+    ),
     "mask, 2 bits": Problem(PixelMask(SHAPE, 0.5, 1), Quantized(bits=2, sigma=0.3)),
     "mask, noise": Problem(PixelMask(SHAPE, 0.5, 1), GaussianNoise(0.1)),
     "blur, noise": Problem(Blur.gaussian(SHAPE, 3, 0.6), GaussianNoise(0.1)),
@@ -132,10 +135,12 @@ CASES = {
         LatentDCDP(rounds=3, tau=9, step_size=0.3, consistency="latent"), "blur, noise", latent
     ),
     "DDRM": Case(DDRM(steps=6), "blur, noise"),
-    "DDNMPlus": Case(DDNMPlus(steps=8), "blur, noise"),
+    "DDRM, bits": Case(DDRM(steps=6, reading="bussgang"), "hadamard, 4 bits"),
+    "DDNMPlus": Case(DDNMPlus(steps=10), "blur, noise"),
+    "DDNMPlus, exact": Case(DDNMPlus(steps=10), "blur, exact", random=False),
     "ConsistencyEditing": Case(ConsistencyEditing(levels=6), "blur, noise", consistency),
-    "QCSSGM": Case(QCSSGM(levels=25, inner=2, sigma_max=3.0), "blur, noise"),
-    "SIMDMIS": Case(SIMDMIS(steps=5, inversion_steps=4), "gaussian, logistic", random=False),
+    "QCSSGM": Case(QCSSGM(levels=30, inner=3, step=0.3, sigma_max=3.0), "hadamard, 4 bits"),
+    "SIMDMIS": Case(SIMDMIS(steps=5, inversion_steps=4), "gaussian, 1 bit", random=False),
     "LatentDPS": Case(LatentDPS(steps=60), "blur, noise", latent),
     "PSLD": Case(PSLD(steps=60), "blur, noise", latent),
     "ReSample": Case(ReSample(steps=60, latent_steps=20), "blur, noise", latent),

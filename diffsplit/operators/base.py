@@ -180,8 +180,12 @@ class LinearOperator(ABC):
         return self._known_spectrum[1]
 
     def row_square_norms(self) -> Tensor:
-        """‖a_i‖² of the rows, broadcastable to ``shape_out``: their mean unless they are stored."""
-        return torch.tensor(self.gram.mean, device=self.device)
+        """‖a_i‖² of the rows, broadcastable to ``shape_out``, in float32 or float64.
+
+        They are exact for a stored matrix, for orthogonal rows of one length, and for scaled and
+        stacked operators whose parts know them; else all stand for their mean.
+        """
+        return torch.full((), self.gram.mean, device=self.device)
 
     def norm(self) -> float:
         """‖A‖, the largest singular value, found at the first call and kept.
@@ -376,6 +380,9 @@ class Scaled(LinearOperator):
     def _apply_gram(self, y: Tensor) -> Tensor:
         return self.operator._apply_gram(y) * self.factor**2
 
+    def row_square_norms(self) -> Tensor:
+        return self.operator.row_square_norms() * self.factor**2
+
     @property
     def pixels(self) -> Tensor | None:
         return self.operator.pixels
@@ -421,6 +428,10 @@ class Stacked(LinearOperator):
         parts = zip(self.operators, torch.split(y, self._sizes, 1), strict=True)
         images = [part._adjoint(values.reshape(-1, *part.shape_out)) for part, values in parts]
         return torch.stack(images).sum(0)
+
+    def row_square_norms(self) -> Tensor:
+        parts = [(part.row_square_norms(), part.shape_out) for part in self.operators]
+        return torch.cat([norms.expand(shape).flatten() for norms, shape in parts])
 
     def config(self) -> dict[str, Any]:
         return {"kind": "stacked", "operators": [operator.config() for operator in self.operators]}

@@ -84,12 +84,12 @@ def walk(
     eta: float = 1.0,
     order: float = 1,
 ) -> Iterator[DiffusionStep]:
-    """Walk ``x`` down a falling list of noise levels.
+    """Walk ``x`` down a falling list of noise levels, or with ``eta`` 0 up a rising one.
 
     Args:
         denoise: of a prior, such as `clipped`, or conditioned on measurements.
         x: noisy images ``(B, *shape)`` at ``sigmas[0]``.
-        sigmas: falling levels, each a float or one per image ``(B,)``; only the last may be 0.
+        sigmas: levels, each a float or one per image ``(B,)``; only the last may be 0.
         eta: 1 for ancestral sampling, 0 for a deterministic walk.
         order: 1, 2 for the multistep rule, or between.
 
@@ -107,7 +107,7 @@ def walk(
         last = i == len(levels) - 2
         if order > 1 and before is not None and not last:
             share = (order - 1) * torch.where(
-                before[1] > 0, width / (2 * before[1]), 0
+                before[1] != 0, width / (2 * before[1]), 0
             )  # levels may coincide
             target = clean + share * (clean - before[0])
         before = clean, width

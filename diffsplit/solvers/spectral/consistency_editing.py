@@ -1,23 +1,29 @@
 """Zero-shot editing with a consistency model, for any operator with a spectrum.
 
-For falling levels σ_1 > … > σ_K of Karras' grid (ρ = 7), from x = σ_1 n:
+With c = Vᵀx, c̄ and ℓ as in `diffsplit.solvers.spectral.coefficients`, for falling levels σ_1 > … >
+σ_K of Karras' grid (ρ = 7), from x = known coefficients + σ_1 n:
 
-    x̂ = f(x, σ_k), clipped;   known coefficients ← measurements;   x ← x̂ + √(σ_{k+1}² − σ_K²) ξ
+    x̂ = f(x, σ_k), clipped to the range of images
+    where ℓ ≤ σ_{k+1}   c ← c̄,          in noise √(σ_{k+1}² − max(ℓ, σ_K)²)
+    elsewhere           c ← that of x̂,  in noise √(σ_{k+1}² − σ_K²)
 
-Source: Song, Dhariwal, Chen, Sutskever, "Consistency Models", ICML 2023, Algorithm 4; 40 levels of
-[0.002, 80], 39 evaluations, as in the public code. There the known coefficients are pixels, the
-luma, or means of blocks; here those in the singular directions of A. Noisy ones replace those of x̂
-while the level is above their own, as in `diffsplit.solvers.spectral.restoration` with η = 1; the
-paper has noiseless ones alone.
+Source: Song, Dhariwal, Chen, Sutskever, "Consistency Models", ICML 2023, Algorithm 4. Its
+orthogonal transforms are pixels, luma, and the means of 8×8 blocks; the singular directions of A
+have these for special cases. It knows no noise. Ours is the rule for ℓ > 0: a noisy coefficient is
+replaced as long as the level hides its noise, and then goes with the model, as in denoising by
+f(y, σ_y).
+
+There are 40 levels in [0.002, 80], as in the public code, which evaluates 39 of them: the last one,
+of Algorithm 4 alone, would change nothing, since f(x, σ_K) = x.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
@@ -25,22 +31,28 @@ from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import ConsistencyModel
 from diffsplit.problem import Problem
 from diffsplit.schedules import karras_grid
-from diffsplit.solvers.base import Algorithm, are_counts, zeros_for
-from diffsplit.solvers.recovery import Answer
-from diffsplit.solvers.spectral.restoration import MeasuredCoefficients, SpectralSolver
+from diffsplit.solvers.base import Algorithm, are_counts
+from diffsplit.solvers.recovery import Answer, State
+from diffsplit.solvers.spectral.coefficients import MeasuredCoefficients, SpectralSolver
 
 __all__ = ["ConsistencyEditing"]
 
 LARGEST, SMALLEST = 80.0, 0.002
-"""The levels of the public code."""
 
 
 @dataclass(frozen=True)
 class ConsistencyEditing(SpectralSolver):
-    """Zero-shot editing with a consistency model, for operators with a spectrum.
+    """Zero-shot editing with a consistency model; its answer is one draw.
+
+    Operators with a spectrum, Gaussian noise. Each level is one evaluation and two transforms;
+    there is no application of A.
 
     Attributes:
-        levels: noise levels (paper: 40); one more than network evaluations.
+        levels: K ≥ 2 (paper: 40), one more than network evaluations.
+        reading: see `LinearModelSolver`.
+
+    Raises:
+        InputError: parameters out of range; when called, an operator without a spectrum.
     """
 
     levels: int = 40
@@ -51,7 +63,7 @@ class ConsistencyEditing(SpectralSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not are_counts(self.levels) or self.levels < 2:
-            raise InputError(f"ConsistencyEditing needs whole levels ≥ 2, not {self.levels!r}.")
+            raise InputError(f"ConsistencyEditing needs 2 levels or more, not {self.levels!r:.40}.")
 
     @property
     def requires(self) -> type[ConsistencyModel]:
@@ -63,16 +75,17 @@ class ConsistencyEditing(SpectralSolver):
     def _solve_linear(
         self, problem: Problem, y: Tensor, prior: ConsistencyModel, generator: Generators
     ) -> Algorithm:
+        data = MeasuredCoefficients(problem, y)
         least = max(SMALLEST, prior.sigma_min)
         grid = karras_grid(self.levels, min(LARGEST, prior.sigma_max), least)[:-1]
-        pairs = [
-            (now, math.sqrt(max(after**2 - least**2, 0.0)))
-            for now, after in itertools.pairwise(grid)
-        ]
-
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return prior.clip(prior.consistency(x, sigma))
-
-        x = grid[0] * randn_like(zeros_for(problem, y), generator)
-        x = yield from MeasuredCoefficients(problem, y).walk(denoise, x, pairs, generator, eta=1.0)
-        return Answer(x)
+        z = torch.where(data.known_at(grid[0]), data.values, 0)
+        z = z + grid[0] * randn_like(z, generator)
+        for sigma, after in itertools.pairwise(grid):
+            clean = prior.clip(prior.consistency(data.synthesize(z), sigma))
+            known = data.known_at(after)
+            c = torch.where(known, data.values, data.analyze(clean))
+            covered = torch.where(known, data.noise.clamp(min=least), least)
+            width = (after**2 - covered.square()).clamp(min=0).sqrt()
+            z = c + width * randn_like(c, generator)
+            yield State(sigma, clean)
+        return Answer(data.synthesize(z))
