@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from diffsplit.bench.build import build
 from diffsplit.bench.cluster import on_cluster
-from diffsplit.bench.config import BASELINE, Config, build
+from diffsplit.bench.config import BASELINE, Config
 from diffsplit.bench.lines import read_yaml
 from diffsplit.bench.methods import KINDS
 from diffsplit.bench.run import Execute, Progress, run
