@@ -84,6 +84,7 @@ class Summary:
         facts: what the run was.
         entries: all of it.
         metrics: the quantities to show.
+        compared: those that differ from image to image, so that methods can be compared on each.
         costs: evaluations and seconds, where they are not among the metrics.
         columns: all of these, in the order of the table.
         cells: by row and method, each that has anything, in the table's order.
@@ -93,6 +94,7 @@ class Summary:
         self.facts = Facts.of(results)
         self.entries = tuple(results.entries())
         self.metrics = tuple(quantity(name) for name in self.facts.metrics)
+        self.compared = tuple(metric for metric in self.metrics if metric.spread)
         self.costs = tuple(one for one in (EVALUATIONS, SECONDS) if one not in self.metrics)
         self.columns = (*self.metrics, *self.costs)
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
