@@ -18,7 +18,7 @@ from diffsplit.bench.compute import Unit
 from diffsplit.bench.config import Config, Method, Row
 from diffsplit.bench.data import Images
 from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_prior, key_of, version
-from diffsplit.bench.measures import NETWORK_METRICS, unavailable
+from diffsplit.bench.measures import NETWORKS, unavailable
 from diffsplit.bench.methods import missing_solver, prior_of
 from diffsplit.bench.store import Entry, Label
 from diffsplit.devices import memory_of
@@ -67,7 +67,7 @@ def expand(
     Raises:
         InputError: no row has images, or an image cannot be read.
     """
-    wanted = tuple(name for name in NETWORK_METRICS if name in config.metrics)
+    wanted = tuple(name for name in NETWORKS if name in config.metrics)
     networks = tuple(name for name in wanted if not unavailable(name))
     plan, words, faults = Plan(), [], []
     images: dict[tuple[str, int], Images] = {}
@@ -90,7 +90,8 @@ def expand(
     place = {row.label: i for i, row in enumerate(config.rows)}
     plan.units.sort(key=lambda unit: (place[unit.row.label], unit.seed))
     notes = [*dict.fromkeys([*faults, *filter(None, map(unavailable, wanted))])]
-    plan.facts = _facts(config, device, "; ".join(words), notes)
+    used = dict.fromkeys(unit.prior for unit in plan.units if unit.prior is not None)
+    plan.facts = _facts(config, device, list(used), "; ".join(words), notes)
     return plan
 
 
@@ -181,10 +182,11 @@ class _Cells:
         return int(max(1, min(most, room)))
 
 
-def _facts(config: Config, device: str, words: str, notes: list[str]) -> dict[str, Any]:
+def _facts(
+    config: Config, device: str, priors: list[str], words: str, notes: list[str]
+) -> dict[str, Any]:
     """What a report says of a run."""
     columns = dict.fromkeys(method.label for method in config.solvers)
-    names = config.priors.model_dump(exclude_none=True)
     where = platform.machine()
     if torch.device(device).type == "cuda":
         where = torch.cuda.get_device_name(torch.device(device))
@@ -198,7 +200,7 @@ def _facts(config: Config, device: str, words: str, notes: list[str]) -> dict[st
         "solvers": list(columns),
         "metrics": config.metrics,
         "printed": config.printed,
-        "prior": ", ".join(names.values()),
+        "prior": ", ".join(priors),
         "images": words,
         "notes": notes,
         "config": config.model_dump(mode="json"),

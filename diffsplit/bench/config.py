@@ -39,6 +39,7 @@ METRICS = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "lpips_vgg": "LPIPS (VGG)",
+    "fid": "FID",
     "sign_consistency": "sign consistency",
     "cosine": "cosine similarity",
     "norm_error": "relative norm error",

@@ -102,7 +102,7 @@ def run(
         spent = 0.0
         for unit, done in execute(units):
             store.add_all(
-                (entry, {name: torch.from_numpy(picture) for name, picture in pictures.items()})
+                (entry, {name: torch.tensor(picture) for name, picture in pictures.items()})
                 for entry, pictures in zip(done.entries, done.pictures, strict=True)
             )
             if done.fitted is not None:
