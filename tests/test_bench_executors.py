@@ -16,7 +16,7 @@ from diffsplit.bench.cells import expand
 from diffsplit.bench.cluster import on_cluster
 from diffsplit.bench.executors import DIED, in_processes
 from diffsplit.bench.run import Progress, run
-from diffsplit.errors import MissingDependencyError
+from diffsplit.errors import InputError, MissingDependencyError
 
 WITHOUT_RAY = importlib.util.find_spec("ray") is None
 
@@ -65,6 +65,47 @@ def test_a_unit_that_kills_its_process_is_given_up_and_the_others_are_done(prior
 def test_without_ray_a_cluster_is_refused_with_what_to_install() -> None:
     with pytest.raises(MissingDependencyError, match=r"diffsplit\[cluster\]"):
         on_cluster("local", "cpu")
+
+
+class NoRay:
+    """Stands for Ray where the cluster is not there, or has no GPU."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            pass
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.running = error, False
+
+    def init(self, **options: object) -> None:
+        if self.error is not None:
+            raise self.error
+        self.running = True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def shutdown(self) -> None:
+        self.running = False
+
+
+@pytest.mark.parametrize("error", [ConnectionError, ValueError, NoRay.exceptions.RayError])
+def test_a_cluster_that_does_not_answer_is_refused_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    monkeypatch.setattr("diffsplit.bench.cluster._ray", lambda: NoRay(error("timed out")))
+    with pytest.raises(InputError, match=r"--ray head:1: the cluster does not answer \(timed out"):
+        on_cluster("head:1", "cpu")
+
+
+def test_a_cluster_without_a_gpu_is_refused_where_one_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = NoRay()
+    monkeypatch.setattr("diffsplit.bench.cluster._ray", lambda: ray)
+    with pytest.raises(InputError, match="the cluster has no GPU"):
+        on_cluster("local", "cuda")
+    assert not ray.running
 
 
 @pytest.mark.slow

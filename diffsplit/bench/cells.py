@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import os
 import platform
@@ -25,7 +26,7 @@ from diffsplit.devices import memory_of
 from diffsplit.errors import InputError
 from diffsplit.priors.batches import SHARE, SURELY
 
-__all__ = ["Plan", "expand"]
+__all__ = ["Plan", "expand", "place_of_batches"]
 
 NOWHERE = "–"
 """The name of the image where a row has none."""
@@ -62,7 +63,7 @@ def expand(
     Args:
         device: where they will be computed.
         root: folder of data sets, see `data.find`.
-        fitted: by the label of a method, the most images at once that fitted the memory before.
+        fitted: the most images at once that fitted the memory before, by `place_of_batches`.
 
     Raises:
         InputError: no row has images, or an image cannot be read.
@@ -93,6 +94,14 @@ def expand(
     used = dict.fromkeys(unit.prior for unit in plan.units if unit.prior is not None)
     plan.facts = _facts(config, device, list(used), "; ".join(words), notes)
     return plan
+
+
+def place_of_batches(method: Method, prior: str | None, shape: tuple[int, ...], device: str) -> str:
+    """What the number of images that fit the memory depends on, as a text."""
+    place = torch.device(device)
+    where = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    settings = json.dumps(method.all_settings, sort_keys=True)
+    return f"{method.solver} {settings}, prior {prior}, {shape}, {where}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,9 @@ class _Cells:
         fitted: Mapping[str, int],
     ) -> Iterator[Unit]:
         """Batches whose bounds do not depend on what is there already."""
-        size = min(self._at_once(images), fitted.get(self.method.label, math.inf))
+        shape = tuple(images.pixels.shape[1:])
+        place = place_of_batches(self.method, prior, shape, self.device)
+        size = min(self._at_once(images), fitted.get(place, math.inf))
         kept = self.config.pictures if seed == self.config.seeds[0] else 0
         for start in range(0, len(keys), int(size)):
             part = slice(start, start + int(size))

@@ -44,7 +44,7 @@ def on_cluster(address: str, device: str, workers: int | None = None) -> Execute
             log_to_driver=False,
             **(own if address == "local" else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
             f"--ray {address}: the cluster does not answer ({error!s:.100}); start it with ray "
             "start, or give the address local."

@@ -11,7 +11,7 @@ from statistics import fmean
 
 import torch
 
-from diffsplit.bench.cells import Plan, expand
+from diffsplit.bench.cells import Plan, expand, place_of_batches
 from diffsplit.bench.compute import Done, Unit
 from diffsplit.bench.config import Config
 from diffsplit.bench.executors import in_processes, in_this_process
@@ -106,8 +106,8 @@ def run(
                 for entry, pictures in zip(done.entries, done.pictures, strict=True)
             )
             if done.fitted is not None:
-                label = unit.method.label
-                fitted[label] = min(done.fitted, fitted.get(label, done.fitted))
+                place = place_of_batches(unit.method, unit.prior, unit.pixels.shape[1:], device)
+                fitted[place] = min(done.fitted, fitted.get(place, done.fitted))
                 store.note("batches", fitted)
             spent += sum(entry.values.get("seconds", 0.0) for entry in done.entries)
             if callback is not None:

@@ -98,7 +98,7 @@ def compare(
     task: Annotated[list[str], typer.Option()],
     solvers: Annotated[list[str], typer.Option()],
     prior: Annotated[list[str] | None, typer.Option()] = None,
-    images: Annotated[int, typer.Option(min=1)] = MANY,
+    images: Annotated[int | None, typer.Option(min=1, max=MANY)] = None,
     seed: Annotated[list[int] | None, typer.Option(min=0, max=2**32 - 1)] = None,
     data: Data = None,
     workers: Workers = None,
@@ -144,7 +144,7 @@ def compare(
     values = {
         "title": f"Comparison on {Path(folder).name}",
         "data": folder,
-        "images": images,
+        "images": images or MANY,
         "size": side,
         "priors": priors,
         "rows": rows,
