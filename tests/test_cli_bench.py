@@ -70,6 +70,16 @@ def test_a_benchmark_of_a_file_is_run_and_resumed_with_fields_set_otherwise(
     assert "3 done, 0 failed, 0 missing; 1 computed" in capsys.readouterr().out
 
 
+def test_what_failed_is_said_with_its_reason_once(
+    holiday: Path, prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = ("--task", "onebit-cs:operator=hadamard", "--solvers", "wiener,back-projection")
+    assert run("compare", holiday, *rest, "--prior", prior, "-o", tmp_path / "out") == 0
+    shown = capsys.readouterr()
+    assert "3 done, 3 failed" in shown.out
+    assert shown.err.count("Failed on 3 images: wiener, onebit-cs, operator hadamard: ") == 1
+
+
 @with_reasons(
     (("--task", "deblur", "--solvers", "dcdp"), "there is no task 'deblur'; choose from"),
     (("--task", "denoise", "--solvers", "dcpd"), "there is no solver 'dcpd'; choose from"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ __all__ = ["bench", "compare"]
 
 MANY = 10**6
 """Images where all are wanted."""
+REASONS = 5
+"""Why something failed, said at most so often."""
 OF_CATS = ("cats", "afhq-cats")
 """Pictures that the bundled models are for, which are taken without ``--prior``."""
 
@@ -225,6 +228,15 @@ def _run(
         )
     for note in dict.fromkeys(summary.notes):
         say(f"Note: {note}")
+    with Store.open(output) as store:
+        failures = Counter(
+            (e.solver, e.row, e.reason) for e in store.entries() if e.status == "failed"
+        )
+    for (solver, row, reason), count in failures.most_common(REASONS):
+        images = "1 image" if count == 1 else f"{count} images"
+        say(f"Failed on {images}: {solver}, {row}: {reason}")
+    if len(failures) > REASONS:
+        say(f"{len(failures) - REASONS} more reasons are in the report.")
     print(
         f"{output}: {summary.done} done, {summary.failed} failed, {summary.missing} missing; "
         f"{summary.computed} computed in {summary.seconds:.0f} s, the solvers' own "
