@@ -28,7 +28,7 @@ class Passing:
     def find_distributions(self, *context: Any) -> Iterable[Any]:
         find = getattr(self.finder, "find_distributions", None)
         found = () if find is None else find(*context)
-        return [d for d in found if d.metadata["Name"] not in self.hidden]
+        return [d for d in found if d.metadata["Name"].replace("-", "_") not in self.hidden]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.finder, name)

@@ -16,7 +16,7 @@ from diffsplit.bench.cells import expand
 from diffsplit.bench.cluster import on_cluster
 from diffsplit.bench.executors import DIED, in_processes
 from diffsplit.bench.run import Progress, run
-from diffsplit.errors import MissingDependencyError
+from diffsplit.errors import InputError, MissingDependencyError
 
 WITHOUT_RAY = importlib.util.find_spec("ray") is None
 
@@ -67,22 +67,64 @@ def test_without_ray_a_cluster_is_refused_with_what_to_install() -> None:
         on_cluster("local", "cpu")
 
 
+class NoRay:
+    """Stands for Ray where the cluster is not there, or has no GPU."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            pass
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.running = error, False
+
+    def init(self, **options: object) -> None:
+        if self.error is not None:
+            raise self.error
+        self.running = True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def shutdown(self) -> None:
+        self.running = False
+
+
+@pytest.mark.parametrize("error", [ConnectionError, ValueError, NoRay.exceptions.RayError])
+def test_a_cluster_that_does_not_answer_is_refused_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    monkeypatch.setattr("diffsplit.bench.cluster._ray", lambda: NoRay(error("timed out")))
+    with pytest.raises(InputError, match=r"--ray head:1: the cluster does not answer \(timed out"):
+        on_cluster("head:1", "cpu")
+
+
+def test_a_cluster_without_a_gpu_is_refused_where_one_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = NoRay()
+    monkeypatch.setattr("diffsplit.bench.cluster._ray", lambda: ray)
+    with pytest.raises(InputError, match="the cluster has no GPU"):
+        on_cluster("local", "cuda")
+    assert not ray.running
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(WITHOUT_RAY, reason="Ray is not installed: pip install 'diffsplit[cluster]'")
 def test_a_local_cluster_of_two_of_which_one_is_killed_gives_the_rows_of_one(
     prior: str, tmp_path: Path
 ) -> None:
+    import psutil
     import ray
 
     killed: list[int] = []
 
     def kill_one(progress: Progress) -> None:
         if not killed:
-            from ray.util.state import list_workers
-
-            workers = list_workers(filters=[("worker_type", "=", "WORKER")])
-            killed.append(next(w.pid for w in workers if w.is_alive))
+            inside = psutil.Process().children(recursive=True)
+            actors = [one for one in inside if "Worker.run" in "".join(one.cmdline())]
+            assert actors, "no actor is at work"
+            killed.append(actors[0].pid)
             os.kill(killed[0], signal.SIGKILL)
 
     run(config(prior, batch=1), tmp_path / "one")

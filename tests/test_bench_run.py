@@ -129,18 +129,34 @@ def test_an_image_that_diverges_takes_no_other_of_its_batch_with_it(
 
 
 class Hungry(DiffOneBit):
-    """Has memory for two images."""
+    """Has memory for two images, or for none."""
+
+    error: Exception = RuntimeError("CUDA out of memory. Tried to allocate 1 GiB.")
+    room = 2
 
     def _solve(self, problem: Problem, y: Any, prior: Denoiser, generator: Any) -> Algorithm:
-        if len(y) > 2:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB.")
+        if len(y) > self.room:
+            raise self.error
         return super()._solve(problem, y, prior, generator)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 1 GiB."),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
+        torch.OutOfMemoryError("HIP"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(
-    prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setitem(SOLVERS, "hungry", Hungry)
+    monkeypatch.setattr(Hungry, "error", error)
     hungry = config(
         prior,
         solvers=[{"label": "H", "solver": "hungry", "settings": QUICK}],
@@ -149,7 +165,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(
     )
     assert run(hungry, tmp_path).done == 16
     with Store.open(tmp_path) as store:
-        assert store.facts()["batches"] == {"H": 2}
+        ((place, most),) = store.facts()["batches"].items()
+    assert most == 2
+    for part in ("hungry", '"adam_steps": 2', prior, "(3, 16, 16)", "cpu"):
+        assert part in place
     sizes = []
     original = compute.Worker.run
     monkeypatch.setattr(
@@ -159,6 +178,22 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(
     )
     run(hungry.model_copy(update={"seeds": [1]}), tmp_path)
     assert sizes == [2] * 8
+    larger = hungry.model_copy(update={"seeds": [2], "size": 32})
+    sizes.clear()
+    run(larger, tmp_path)
+    assert sizes[0] == 8, "what was found out for one size is not believed of another"
+
+
+def test_an_image_that_does_not_fit_alone_says_so_and_the_others_go_on(
+    prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOLVERS, "hungry", Hungry)
+    monkeypatch.setattr(Hungry, "room", 0)
+    solvers = [{"label": "H", "solver": "hungry", "settings": QUICK}, *FAST]
+    summary = run(config(prior, solvers=solvers), tmp_path)
+    assert (summary.done, summary.failed) == (16, 8)
+    reasons = {entry.reason for entry in rows_of(tmp_path) if entry.status == "failed"}
+    assert reasons == {"One image does not fit the memory of the device."}
 
 
 def test_a_solver_that_is_missing_is_reported_and_computed_once_it_is_there(

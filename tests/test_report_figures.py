@@ -32,6 +32,15 @@ def test_there_is_no_figure_of_what_a_run_does_not_have() -> None:
     assert drawings(Summary(unbounded)) == []
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("evaluations", [(0.0,), (0.0, 20.0), (5.0, 20.0)])
+def test_costs_that_are_zero_are_drawn_as_well(evaluations: tuple[float, ...]) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    entries = [done("r", f"{n}", "i", psnr=20.0, nfe=n, seconds=1.0) for n in evaluations]
+    by_name = {drawing.name: drawing for drawing in drawings(Summary(MemoryStore(entries)))}
+    assert by_name["psnr-nfe"].draw().axes[0].get_xlim()[0] <= min(evaluations)
+
+
 @pytest.mark.parametrize("index", [1, 4], ids=["scatter", "calibration"])
 def test_a_figure_is_the_same_svg_each_time_and_names_every_method_and_task(index: int) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")

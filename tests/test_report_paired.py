@@ -95,3 +95,11 @@ def test_every_pair_of_every_task_is_compared_and_written() -> None:
     lines = list(csv.DictReader(io.StringIO(comparisons_csv(found))))
     assert len(lines) == len(found)
     assert float(lines[0]["mean_difference"]) == found[0].mean
+
+
+def test_costs_that_a_solver_has_once_for_a_batch_are_not_compared_image_by_image() -> None:
+    entries = [
+        done("r", s, i, psnr=20.0, seconds=1.0 + d) for s in "AB" for i, d in (("x", 0), ("y", 1))
+    ]
+    found = comparisons(Summary(MemoryStore(entries, {"metrics": ["psnr", "seconds", "nfe"]})))
+    assert [one.quantity.name for one in found] == ["psnr"]

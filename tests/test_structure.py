@@ -14,7 +14,7 @@ ROOMS = [
     {"devices", "noise", "schedules"},
     {"channels", "operators"},
     {"problem", "io"},
-    {"priors", "tasks", "metrics"},
+    {"priors", "tasks", "metrics", "fid"},
     {"data_steps", "plots", "plausibility"},
     {"solvers"},
     {"uncertainty", "training", "interop"},

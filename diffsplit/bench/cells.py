@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import os
 import platform
@@ -18,14 +19,14 @@ from diffsplit.bench.compute import Unit
 from diffsplit.bench.config import Config, Method, Row
 from diffsplit.bench.data import Images
 from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_prior, key_of, version
-from diffsplit.bench.measures import NETWORK_METRICS, unavailable
+from diffsplit.bench.measures import NETWORKS, unavailable
 from diffsplit.bench.methods import missing_solver, prior_of
 from diffsplit.bench.store import Entry, Label
 from diffsplit.devices import memory_of
 from diffsplit.errors import InputError
 from diffsplit.priors.batches import SHARE, SURELY
 
-__all__ = ["Plan", "expand"]
+__all__ = ["Plan", "expand", "place_of_batches"]
 
 NOWHERE = "–"
 """The name of the image where a row has none."""
@@ -62,12 +63,12 @@ def expand(
     Args:
         device: where they will be computed.
         root: folder of data sets, see `data.find`.
-        fitted: by the label of a method, the most images at once that fitted the memory before.
+        fitted: the most images at once that fitted the memory before, by `place_of_batches`.
 
     Raises:
         InputError: no row has images, or an image cannot be read.
     """
-    wanted = tuple(name for name in NETWORK_METRICS if name in config.metrics)
+    wanted = tuple(name for name in NETWORKS if name in config.metrics)
     networks = tuple(name for name in wanted if not unavailable(name))
     plan, words, faults = Plan(), [], []
     images: dict[tuple[str, int], Images] = {}
@@ -90,8 +91,17 @@ def expand(
     place = {row.label: i for i, row in enumerate(config.rows)}
     plan.units.sort(key=lambda unit: (place[unit.row.label], unit.seed))
     notes = [*dict.fromkeys([*faults, *filter(None, map(unavailable, wanted))])]
-    plan.facts = _facts(config, device, "; ".join(words), notes)
+    used = dict.fromkeys(unit.prior for unit in plan.units if unit.prior is not None)
+    plan.facts = _facts(config, device, list(used), "; ".join(words), notes)
     return plan
+
+
+def place_of_batches(method: Method, prior: str | None, shape: tuple[int, ...], device: str) -> str:
+    """What the number of images that fit the memory depends on, as a text."""
+    place = torch.device(device)
+    where = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    settings = json.dumps(method.all_settings, sort_keys=True)
+    return f"{method.solver} {settings}, prior {prior}, {shape}, {where}"
 
 
 @dataclass(frozen=True)
@@ -156,7 +166,9 @@ class _Cells:
         fitted: Mapping[str, int],
     ) -> Iterator[Unit]:
         """Batches whose bounds do not depend on what is there already."""
-        size = min(self._at_once(images), fitted.get(self.method.label, math.inf))
+        shape = tuple(images.pixels.shape[1:])
+        place = place_of_batches(self.method, prior, shape, self.device)
+        size = min(self._at_once(images), fitted.get(place, math.inf))
         kept = self.config.pictures if seed == self.config.seeds[0] else 0
         for start in range(0, len(keys), int(size)):
             part = slice(start, start + int(size))
@@ -181,10 +193,11 @@ class _Cells:
         return int(max(1, min(most, room)))
 
 
-def _facts(config: Config, device: str, words: str, notes: list[str]) -> dict[str, Any]:
+def _facts(
+    config: Config, device: str, priors: list[str], words: str, notes: list[str]
+) -> dict[str, Any]:
     """What a report says of a run."""
     columns = dict.fromkeys(method.label for method in config.solvers)
-    names = config.priors.model_dump(exclude_none=True)
     where = platform.machine()
     if torch.device(device).type == "cuda":
         where = torch.cuda.get_device_name(torch.device(device))
@@ -198,7 +211,7 @@ def _facts(config: Config, device: str, words: str, notes: list[str]) -> dict[st
         "solvers": list(columns),
         "metrics": config.metrics,
         "printed": config.printed,
-        "prior": ", ".join(names.values()),
+        "prior": ", ".join(priors),
         "images": words,
         "notes": notes,
         "config": config.model_dump(mode="json"),

@@ -6,6 +6,8 @@ process that started the run. An actor that dies is replaced, and its unit compu
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -25,24 +27,41 @@ def on_cluster(address: str, device: str, workers: int | None = None) -> Execute
         address: of the cluster, such as "auto", "ray://head:10001", or "local" for one that is
             started on this machine.
         device: of each actor; with "cuda" each has a GPU of its own.
-        workers: actors; by default as many as there are cores, or GPUs.
+        workers: actors at most; by default as many as there are cores, or GPUs.
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        InputError: the cluster does not answer.
+        InputError: the cluster does not answer, or has nothing to compute on.
     """
     ray = _ray()
+    resource = "GPU" if device.startswith("cuda") else "CPU"
+    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_worker_niceness", "0")  # at 15 other processes spoil the times
     try:
-        ray.init(address=address, num_cpus=workers if address == "local" else None)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **(own if address == "local" else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
             f"--ray {address}: the cluster does not answer ({error!s:.100}); start it with ray "
             "start, or give the address local."
         ) from error
 
+    there = int(ray.cluster_resources().get(resource, 0))
+    if not there:
+        ray.shutdown()
+        raise InputError(
+            f"--ray {address}: the cluster has no {resource}, so that nothing would be computed; "
+            "choose another --device."
+        )
+
     def execute(units: Iterable[Unit]) -> Iterator[tuple[Unit, Done]]:
         try:
-            yield from _results(ray, units, device, workers)
+            yield from _results(ray, units, device, min(workers or there, there))
         finally:
             ray.shutdown()
 
@@ -50,15 +69,13 @@ def on_cluster(address: str, device: str, workers: int | None = None) -> Execute
 
 
 def _results(
-    ray: Any, units: Iterable[Unit], device: str, workers: int | None
+    ray: Any, units: Iterable[Unit], device: str, workers: int
 ) -> Iterator[tuple[Unit, Done]]:
-    resource = "GPU" if device.startswith("cuda") else "CPU"
-    share = {"num_cpus": 1, "num_gpus": int(resource == "GPU")}
-    # An actor sees its own GPU alone, as the first.
-    place = "cuda:0" if resource == "GPU" else device
+    on_gpu = device.startswith("cuda")
+    share = {"num_cpus": 1, "num_gpus": int(on_gpu)}
+    place = "cuda:0" if on_gpu else device  # an actor sees its own GPU alone, as the first
     actor = ray.remote(**share)(Worker)
-    count = workers or max(1, int(ray.cluster_resources().get(resource, 1)))
-    waiting, idle = deque(units), deque(actor.remote(place) for _ in range(count))
+    waiting, idle = deque(units), deque(actor.remote(place) for _ in range(workers))
     running: dict[Any, tuple[Unit, Any]] = {}
     deaths: dict[tuple[str, ...], int] = {}
     while waiting or running:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffsplit import plots, tasks
 from diffsplit.bench.config import Method, Row
-from diffsplit.bench.measures import measures
+from diffsplit.bench.features import features_of
+from diffsplit.bench.measures import FID, measures, unavailable
 from diffsplit.bench.methods import solver_of
 from diffsplit.bench.store import Entry
 from diffsplit.errors import DivergenceError, InputError
@@ -143,7 +144,7 @@ class Worker:
         return self.run(unit.part(range(middle))) + self.run(unit.part(range(middle, count)))
 
     def _recover(self, unit: Unit) -> Done:
-        x = from_uint8(torch.from_numpy(unit.pixels)).to(self.device)
+        x = from_uint8(torch.tensor(unit.pixels)).to(self.device)
         problem = self._problem_of(unit, tuple(x.shape[1:]))
         prior = None if unit.prior is None else self._prior_of(unit.prior)
         solver = solver_of(unit.method, unit.row, problem, self.device)
@@ -151,7 +152,11 @@ class Worker:
         result = solver(problem, y, prior, generator=_streams(unit, "recover"))
         numbers = measures(problem, y, x, result, unit.networks)
         entries = [_entry(unit, i, "done", "", values) for i, values in enumerate(numbers)]
-        return Done(entries, _pictures(unit, problem, y, result))
+        pictures = _pictures(unit, problem, y, result)
+        if FID in unit.networks and not unavailable(FID):
+            for kept, found in zip(pictures, features_of(result.image, x), strict=True):
+                kept |= found
+        return Done(entries, pictures)
 
     def _problem_of(self, unit: Unit, shape: tuple[int, ...]) -> Problem:
         parameters = unit.row.parameters

@@ -3,21 +3,29 @@
 Data sets are looked for in their usual layouts under the folder that the environment variable
 DIFFSPLIT_DATA names, or that ``--data`` gives. Images are cropped to the central square and
 resized, as the field does.
+
+Which images: neither paper names those that it took (Diff-OneBit: 100 of the validation set; DCDP:
+100 at random). Here they are the first in the order of their names. Of the whole of FFHQ these are
+00000 to 00099: the first 1,000 images are what the authors of DPS name as their validation set, on
+whose network both papers build. Of ImageNet's validation images those whose shorter side is below
+256 pixels are passed over, as the authors of MCG did. LSUN has 300 validation images of bedrooms.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.io.decoding import decode, image_files
+from diffsplit.io.decoding import decode, image_files, shorter_side
 
 __all__ = ["DATA_SETS", "DATA_VARIABLE", "DataSet", "Images", "find", "load"]
 
@@ -33,12 +41,14 @@ class DataSet:
         places: folders and zips, under the data folder, that it may be in; the first is taken.
         source: where to get it.
         put: where to put it, under the data folder.
+        least: shorter side in pixels; smaller images are passed over.
     """
 
     title: str
     places: tuple[str, ...]
     source: str
     put: str
+    least: int = 0
 
 
 _FFHQ = DataSet(
@@ -84,18 +94,22 @@ DATA_SETS = {
         ),
         "https://image-net.org/download (ILSVRC2012_img_val.tar, unpacked)",
         "imagenet/val",
+        least=256,
     ),
     "lsun-bedrooms": DataSet(
         "LSUN bedrooms, validation",
         (
+            "lsun/bedroom_val_lmdb",
+            "bedroom_val_lmdb",
             "lsun/bedroom_val",
             "lsun/bedrooms",
             "lsun-bedrooms",
             "bedroom_val",
             "lsun-bedrooms.zip",
         ),
-        "https://github.com/fyu/lsun (bedroom_val, exported to images with its data.py)",
-        "lsun/bedroom_val",
+        "https://github.com/fyu/lsun (bedroom_val_lmdb.zip, unpacked; the extra diffsplit[lsun] "
+        "reads it)",
+        "lsun/bedroom_val_lmdb",
     ),
     "afhq-cats": DataSet(
         "AFHQ, cats",
@@ -169,7 +183,7 @@ def load(
     """
     if name == FACES:
         name = "ffhq" if find("ffhq", root) is not None else "face"
-    path, words = Path(name), name
+    path, words, least = Path(name), name, 0
     if name in BUNDLED and not path.exists():
         path, words = BUNDLED[name], f"the bundled {name}"
     elif name in DATA_SETS and not path.exists():
@@ -180,22 +194,24 @@ def load(
                 f"into {data.put} in a folder of your choice, and set {DATA_VARIABLE} to it or "
                 "give it with --data."
             )
-        path, words = place, data.title
-    listed = [found for found, _ in image_files(path)]
-    if not listed:
-        raise InputError(f"{path}: holds no image; give a folder or a zip of PNG or JPEG files.")
-    chosen = set(_chosen(listed, count, choose))
+        path, words, least = place, data.title, data.least
+    chosen = _usable(path, least)
+    if choose == "spread":
+        listed = [found for found, _ in chosen]
+        wanted = set(listed[:: max(1, len(listed) // count)][:count])
+        chosen = ((found, source) for found, source in _usable(path, least) if found in wanted)
     names: list[str] = []
     pictures: list[Tensor] = []
-    for found, source in image_files(path):
-        if found in chosen:
-            names.append(found.removeprefix(str(path)).lstrip(":/\\"))
-            pictures.append(decode(source, size, 3, found))
-        if len(pictures) == len(chosen):
-            break
+    for found, source in islice(chosen, count):
+        names.append(found.removeprefix(str(path)).lstrip(":/\\"))
+        pictures.append(decode(source, size, 3, found))
+    if not names:
+        raise InputError(f"{path}: holds no image; give a folder or a zip of PNG or JPEG files.")
     return Images(names, torch.stack(pictures), f"{len(names)} of {words}, {size}×{size}")
 
 
-def _chosen(names: list[str], count: int, choose: Literal["first", "spread"]) -> list[str]:
-    step = max(1, len(names) // count) if choose == "spread" else 1
-    return names[::step][:count]
+def _usable(path: Path, least: int) -> Iterator[tuple[str, Path | IO[bytes]]]:
+    """The images of a folder, zip or database that are large enough, in their order."""
+    for found, source in image_files(path):
+        if not least or shorter_side(source, found) >= least:
+            yield found, source

@@ -21,7 +21,9 @@ __all__ = ["hash_of_code", "hash_of_image", "hash_of_prior", "key_of", "version"
 
 _ROOMS_WITHOUT_RESULTS = {"bench", "cli", "report", "training"}
 """Parts of the package that no result depends on, but for `_FILES_WITH_RESULTS`."""
-_FILES_WITH_RESULTS = ("bench/compute.py", "bench/measures.py", "bench/methods.py")
+_FILES_WITH_RESULTS = tuple(
+    f"bench/{name}.py" for name in ("compute", "features", "measures", "methods")
+)
 _BLOCK = 1 << 20
 
 

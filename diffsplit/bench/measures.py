@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import cache, partial
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from diffsplit import metrics
 from diffsplit.errors import InputError
+from diffsplit.fid import inception_features
 from diffsplit.problem import Problem
 from diffsplit.solvers import Recovery
 from diffsplit.solvers.intervals import rounding
 
-__all__ = ["LEVELS", "NETWORK_METRICS", "coverages", "measures", "unavailable"]
+__all__ = ["FID", "LEVELS", "NETWORKS", "coverages", "measures", "unavailable"]
 
 LEVELS = (50, 60, 70, 80, 90, 95)
 """Levels in percent for which the coverage of intervals is kept."""
@@ -25,7 +26,11 @@ NETWORK_METRICS: dict[str, Metric] = {
     "lpips": metrics.lpips,
     "lpips_vgg": partial(metrics.lpips, net="vgg"),
 }
-"""Those that need weights, and are computed only where they are wanted."""
+"""Those of an image that need weights, and are computed only where they are wanted."""
+FID = "fid"
+"""Of all images of a method together; what is kept of each are its features."""
+NETWORKS = (*NETWORK_METRICS, FID)
+"""All metrics that need a network."""
 _METRICS: dict[str, Metric] = {
     "psnr": metrics.psnr,
     "ssim": metrics.ssim,
@@ -39,24 +44,31 @@ def unavailable(metric: str) -> str:
     """Why a metric that needs a network cannot be computed here, in a sentence; "" if it can."""
     gray = torch.zeros(1, 3, 64, 64)
     try:
-        NETWORK_METRICS[metric](gray, gray)
+        if metric == FID:
+            inception_features(gray)
+        else:
+            NETWORK_METRICS[metric](gray, gray)
     except InputError as error:
         return str(error)
     return ""
 
 
 def measures(
-    problem: Problem, y: Tensor, truth: Tensor, result: Recovery, networks: Iterable[str]
+    problem: Problem, y: Tensor, truth: Tensor, result: Recovery, networks: Collection[str]
 ) -> list[dict[str, float]]:
     """Numbers by name for each image of a batch; what cannot be computed is left out.
 
     Args:
         truth: the true images ``(B, C, H, W)`` on [-1, 1].
-        networks: which of `NETWORK_METRICS` are wanted.
+        networks: which of `NETWORKS` are wanted.
     """
     image, batch = result.image, len(truth)
     found: dict[str, Tensor] = {}
-    wanted = {name: NETWORK_METRICS[name] for name in networks if not unavailable(name)}
+    wanted = {
+        name: metric
+        for name, metric in NETWORK_METRICS.items()
+        if name in networks and not unavailable(name)
+    }
     for name, metric in {**_METRICS, **wanted}.items():
         try:
             found[name] = metric(image, truth)

@@ -11,7 +11,7 @@ from statistics import fmean
 
 import torch
 
-from diffsplit.bench.cells import Plan, expand
+from diffsplit.bench.cells import Plan, expand, place_of_batches
 from diffsplit.bench.compute import Done, Unit
 from diffsplit.bench.config import Config
 from diffsplit.bench.executors import in_processes, in_this_process
@@ -102,12 +102,12 @@ def run(
         spent = 0.0
         for unit, done in execute(units):
             store.add_all(
-                (entry, {name: torch.from_numpy(picture) for name, picture in pictures.items()})
+                (entry, {name: torch.tensor(picture) for name, picture in pictures.items()})
                 for entry, pictures in zip(done.entries, done.pictures, strict=True)
             )
             if done.fitted is not None:
-                label = unit.method.label
-                fitted[label] = min(done.fitted, fitted.get(label, done.fitted))
+                place = place_of_batches(unit.method, unit.prior, unit.pixels.shape[1:], device)
+                fitted[place] = min(done.fitted, fitted.get(place, done.fitted))
                 store.note("batches", fitted)
             spent += sum(entry.values.get("seconds", 0.0) for entry in done.entries)
             if callback is not None:

@@ -12,7 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from diffsplit.bench.config import Config, build
+from diffsplit.bench.build import build
+from diffsplit.bench.config import Config
 from diffsplit.bench.lines import read_yaml
 from diffsplit.errors import InputError
 
@@ -71,7 +72,7 @@ def find_config(name: str, changes: Sequence[str] = ()) -> Config:
 
     Args:
         name: a path, or one of `names_of_configs`, with ``@cats`` or ``@faces`` or without.
-        changes: see `config.build`.
+        changes: see `build.build`.
 
     Raises:
         InputError: there is none of that name, or something in it is wrong.

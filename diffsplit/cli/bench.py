@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from diffsplit.bench.build import build
 from diffsplit.bench.cluster import on_cluster
-from diffsplit.bench.config import BASELINE, Config, build
+from diffsplit.bench.config import BASELINE, Config
 from diffsplit.bench.lines import read_yaml
 from diffsplit.bench.methods import KINDS
 from diffsplit.bench.run import Execute, Progress, run
 from diffsplit.bench.shipped import find_config
+from diffsplit.bench.store import Store
 from diffsplit.cli.common import Device, device_named, say
 from diffsplit.errors import InputError
 from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, load_prior
+from diffsplit.report import write_report
 from diffsplit.solvers import SOLVERS
 from diffsplit.tasks import TASKS
 
@@ -31,12 +35,19 @@ __all__ = ["bench", "compare"]
 
 MANY = 10**6
 """Images where all are wanted."""
+REASONS = 5
+"""Why something failed, said at most so often."""
+OF_CATS = ("cats", "afhq-cats")
+"""Pictures that the bundled models are for, which are taken without ``--prior``."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR")]
 Workers = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=1, max=256, help="Processes on this machine, each with one thread, or one GPU each."
+        min=1,
+        max=256,
+        help="Processes on this machine, each with one thread, or one GPU each (default: this one "
+        "with all threads); with --ray, at most so many of the cluster (default: all).",
     ),
 ]
 Ray = Annotated[
@@ -60,7 +71,7 @@ def bench(
     output: Output,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     data: Data = None,
-    workers: Workers = 1,
+    workers: Workers = None,
     ray: Ray = None,
     device: Device = "auto",
 ) -> None:
@@ -81,6 +92,7 @@ def bench(
         diffsplit bench mine.yaml -o results --workers 4 --set rows.0.sigma=0.1
     """
     _run(find_config(config, set_ or []), output, data, workers, ray, device)
+    print(f"Make a page of it with: diffsplit report {quote(str(output))}")
 
 
 def compare(
@@ -89,22 +101,22 @@ def compare(
     task: Annotated[list[str], typer.Option()],
     solvers: Annotated[list[str], typer.Option()],
     prior: Annotated[list[str] | None, typer.Option()] = None,
-    images: Annotated[int, typer.Option(min=1)] = MANY,
+    images: Annotated[int | None, typer.Option(min=1, max=MANY)] = None,
     seed: Annotated[list[int] | None, typer.Option(min=0, max=2**32 - 1)] = None,
     data: Data = None,
-    workers: Workers = 1,
+    workers: Workers = None,
     ray: Ray = None,
     device: Device = "auto",
 ) -> None:
-    """Compare solvers on your own pictures.
+    """Compare solvers on your own pictures, and make a page of it.
 
-    They are cropped around their middle and resized to the size that the prior knows.
+    The pictures are cropped around their middle and resized to the size that the prior knows.
 
     Args:
         folder: A folder or zip of pictures, or cats, face, faces, ffhq, celeba-hq, imagenet,
             lsun-bedrooms or afhq-cats.
-        output: Folder for the results; diffsplit report makes a page of it. What is there already
-            is not computed again.
+        output: Folder for the results, and the page in report/index.html. What is there already is
+            not computed again.
         task: What is kept of the pictures, with parameters after colons, and several with commas
             between them, such as super-resolution:sigma=0.05,onebit-cs:ratio=1/16.
         solvers: The algorithms with their settings, in the same way, such as
@@ -135,7 +147,7 @@ def compare(
     values = {
         "title": f"Comparison on {Path(folder).name}",
         "data": folder,
-        "images": images,
+        "images": images or MANY,
         "size": side,
         "priors": priors,
         "rows": rows,
@@ -144,7 +156,17 @@ def compare(
         "metrics": ["psnr", "ssim", "lpips", "seconds", "nfe"],
     }
     document = read_yaml(yaml.safe_dump(values, allow_unicode=True), "this comparison")
+    if not prior and folder not in OF_CATS:
+        say(
+            "Note: without --prior the bundled models of cats are taken, which draw a cat into "
+            "whatever is missing; for other pictures give a model of such pictures, such as "
+            "faces-256."
+        )
     _run(build(document), output, data, workers, ray, device)
+    with Store.open(output) as store:
+        (page,) = write_report(store, output / "report", ["html"])
+    print(f"The page: {page}")
+    print(f"Tables and figures for a paper: diffsplit report {quote(str(output))}")
 
 
 def _priors(names: list[str]) -> tuple[dict[str, str], int]:
@@ -185,30 +207,41 @@ def _parts(option: str, texts: list[str]) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _run(
-    config: Config, output: Path, data: Path | None, workers: int, ray: str | None, device: str
+    config: Config,
+    output: Path,
+    data: Path | None,
+    workers: int | None,
+    ray: str | None,
+    device: str,
 ) -> None:
-    if ray is not None and workers > 1:
-        raise InputError("--workers is for this machine and --ray for a cluster; give one of them.")
     place = str(device_named(device))
-    execute: Execute | None = None if ray is None else on_cluster(ray, place)
+    execute: Execute | None = None if ray is None else on_cluster(ray, place, workers)
     with _bar() as show:
         summary = run(
             config,
             output,
             device=place,
-            workers=workers,
+            workers=workers or 1,
             root=data,
             execute=execute,
             callback=show,
         )
     for note in dict.fromkeys(summary.notes):
         say(f"Note: {note}")
+    with Store.open(output) as store:
+        failures = Counter(
+            (e.solver, e.row, e.reason) for e in store.entries() if e.status == "failed"
+        )
+    for (solver, row, reason), count in failures.most_common(REASONS):
+        images = "1 image" if count == 1 else f"{count} images"
+        say(f"Failed on {images}: {solver}, {row}: {reason}")
+    if len(failures) > REASONS:
+        say(f"{len(failures) - REASONS} more reasons are in the report.")
     print(
         f"{output}: {summary.done} done, {summary.failed} failed, {summary.missing} missing; "
         f"{summary.computed} computed in {summary.seconds:.0f} s, the solvers' own "
         f"{summary.solver_seconds:.0f} s"
     )
-    print(f"Make a page of it with: diffsplit report {quote(str(output))}")
 
 
 @contextmanager

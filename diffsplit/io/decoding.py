@@ -18,8 +18,9 @@ from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.io.files import path_of
+from diffsplit.io.lmdb_files import is_lmdb, lmdb_files
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "decode", "image_files"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "decode", "image_files", "shorter_side"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
@@ -104,10 +105,16 @@ def _to_rgb(image: Image.Image, name: str, file_format: str | None) -> Image.Ima
 
 
 def image_files(path: str | os.PathLike[str]) -> Iterator[tuple[str, Path | IO[bytes]]]:
-    """The image files of a folder (searched deeply) or a zip, with their names, in their order."""
+    """The image files of a folder (searched deeply), a zip or an LMDB database, in their order.
+
+    Each comes with its name.
+    """
     path = path_of(path)
     if not path.exists():
         raise InputError(f"{path}: no such folder or zip file; give one that holds images.")
+    if is_lmdb(path):
+        yield from lmdb_files(path)
+        return
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if _is_image_name(file.relative_to(path)):
@@ -128,6 +135,24 @@ def image_files(path: str | os.PathLike[str]) -> Iterator[tuple[str, Path | IO[b
         raise InputError(
             f"{path}: neither a folder nor a readable zip file; give a folder or a zip of images."
         ) from error
+
+
+def shorter_side(source: Path | IO[bytes], name: str) -> int:
+    """Of an image file, in pixels, without decoding it; a stream is left at its start.
+
+    Raises:
+        InputError: it is no image.
+    """
+    try:
+        with Image.open(source) as file:
+            return min(file.size)
+    except Exception as error:  # as in `decode`
+        raise InputError(
+            f"{name}: not a readable image ({error}); give an intact PNG or JPEG file."
+        ) from error
+    finally:
+        if not isinstance(source, Path):
+            source.seek(0)
 
 
 def _is_image_name(path: PurePath) -> bool:

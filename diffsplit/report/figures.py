@@ -163,9 +163,10 @@ def _scale(axis: Any, costs: list[float]) -> None:
     """A logarithmic axis of costs with plain numbers; linear below 1 where a cost is 0."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
+    all_positive = min(costs) > 0
     positive = [cost for cost in costs if cost > 0] or [1.0]
     steps = (1.0, 2.0, 5.0) if max(positive) < 20 * min(positive) else (1.0,)
-    if len(positive) == len(costs):
+    if all_positive:
         axis.set_xscale("log")
         axis.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
         axis.xaxis.set_major_locator(LogLocator(subs=steps))

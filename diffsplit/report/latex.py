@@ -1,7 +1,8 @@
 r"""The table in LaTeX, as papers print it: methods down, tasks across, quantities below the tasks.
 
-It needs the package booktabs. A panel holds two tasks, and the panels of a table stand below each
-other. What the paper prints for a method stands in the line below ours.
+It needs the packages booktabs and graphicx. A panel holds two tasks, and the panels of a table
+stand below each other; one that is wider than the page is shrunk to its width. What the paper
+prints for a method stands in the line below ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ __all__ = ["latex", "latex_text"]
 
 _SHORT = {"nfe": "NFE", "seconds": "s"}
 """Titles, as papers shorten them."""
+_FITTED = "\\ifdim\\wd0>\\textwidth\\resizebox{\\textwidth}{!}{\\box0}\\else\\box0\\fi"
+"""Prints what was put into box 0, at its own size if that fits the page."""
 TASKS = 2
 """Side by side in a panel."""
 
@@ -27,7 +30,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",  # the straight one needs a font encoding that papers may not use
     "[": "{[}",  # after a line break it would start an argument
     "–": "--",
     "—": "---",
@@ -87,9 +90,10 @@ def latex(summary: Summary) -> str:
     )
     notes += "".join(f"\\par\\footnotesize {latex_text(note)}\n" for note in summary.facts.notes)
     return (
-        "% needs \\usepackage{booktabs}\n"
-        "\\begin{table*}[t]\n\\centering\n\\small\n\\setlength{\\tabcolsep}{4pt}\n"
-        f"\\caption{{{_caption(summary)}}}\n{shown}\n{notes}\\end{{table*}}\n"
+        "% needs \\usepackage{booktabs,graphicx}\n"
+        "\\begin{table*}[t]\n\\centering\n\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
+        f"\\caption{{{_caption(summary)}}}\n\\smallskip\n{shown}\n"
+        f"\\par\\smallskip\n{notes}\\end{{table*}}\n"
     )
 
 
@@ -116,7 +120,7 @@ def _panel(summary: Summary, rows: Sequence[str]) -> str:
         rules.append(f"\\cmidrule(lr){{{left}-{left + width - 1}}}")
     titles = [latex_text(_SHORT.get(c.name, c.heading)) for c in columns]
     lines = [
-        f"\\begin{{tabular}}{{l{'r' * width * len(rows)}}}",
+        f"\\setbox0=\\hbox{{\\begin{{tabular}}{{l{'r' * width * len(rows)}}}",
         "\\toprule",
         " & ".join(["", *heads]).strip() + r" \\",
         " ".join(rules),
@@ -134,7 +138,7 @@ def _panel(summary: Summary, rows: Sequence[str]) -> str:
         if any(cell and cell.printed for cell in cells):
             numbers = [text for cell in cells for text in _printed(cell, columns)]
             lines.append(" & ".join([f"\\textit{{{name}}}", *numbers]) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+    return "\n".join([*lines, "\\bottomrule", f"\\end{{tabular}}}}{_FITTED}"])
 
 
 def _ours(summary: Summary, cell: Cell | None, columns: Sequence[Quantity]) -> list[str]:

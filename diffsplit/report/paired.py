@@ -81,11 +81,11 @@ def compare(first: Cell, second: Cell, metric: Quantity) -> Comparison | None:
 
 
 def comparisons(summary: Summary) -> list[Comparison]:
-    """Every pair of methods of every task, for every quantity that the table shows."""
+    """Every pair of methods of every task, for every quantity of `Summary.compared`."""
     found = []
     for row in summary.facts.rows:
         for first, second in combinations(summary.of_row(row), 2):
-            for metric in summary.metrics:
+            for metric in summary.compared:
                 one = compare(first, second, metric)
                 if one is not None:
                     found.append(one)

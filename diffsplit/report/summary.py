@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from string import ascii_lowercase
 
+from diffsplit.bench.features import fid_of
+from diffsplit.bench.measures import FID
 from diffsplit.bench.store import Entry
 from diffsplit.report.quantities import EVALUATIONS, SECONDS, Quantity, quantity
 from diffsplit.report.source import Facts, Results
@@ -84,6 +86,7 @@ class Summary:
         facts: what the run was.
         entries: all of it.
         metrics: the quantities to show.
+        compared: those that differ from image to image, so that methods can be compared on each.
         costs: evaluations and seconds, where they are not among the metrics.
         columns: all of these, in the order of the table.
         cells: by row and method, each that has anything, in the table's order.
@@ -93,6 +96,8 @@ class Summary:
         self.facts = Facts.of(results)
         self.entries = tuple(results.entries())
         self.metrics = tuple(quantity(name) for name in self.facts.metrics)
+        measured = {name for entry in self.entries for name in entry.values}
+        self.compared = tuple(m for m in self.metrics if m.spread and m.name in measured)
         self.costs = tuple(one for one in (EVALUATIONS, SECONDS) if one not in self.metrics)
         self.columns = (*self.metrics, *self.costs)
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
@@ -106,6 +111,8 @@ class Summary:
             for row in self.facts.rows
             for solver in self.facts.solvers
         )
+        if FID in self.facts.metrics:
+            cells = (_with_fid(cell, results) for cell in cells)
         self.cells = {(cell.row, cell.solver): cell for cell in cells if not cell.empty}
 
     def of_row(self, row: str) -> list[Cell]:
@@ -199,6 +206,14 @@ def _cell(
         printed=printed.get(row, {}).get(solver, {}),
         notes=tuple(_notes(done, undone, expected)),
     )
+
+
+def _with_fid(cell: Cell, results: Results) -> Cell:
+    """The cell with the FID of its images, where their features are there."""
+    value, count, note = fid_of([results.pictures(entry.key) for entry in cell.done])
+    found = {} if value is None else {FID: Statistic(value, None, count)}
+    notes = (*cell.notes, note) if note else cell.notes
+    return replace(cell, statistics={**cell.statistics, **found}, notes=notes)
 
 
 def _notes(done: Sequence[Entry], undone: Sequence[Entry], expected: int) -> Iterable[str]:

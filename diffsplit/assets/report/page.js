@@ -121,7 +121,7 @@
   const slide = byId("slide"), stage = over.parentElement;
   const pictures = all(".strip img");
   let place = 0;
-  const cut = () => { over.style.clipPath = `inset(0 0 0 ${slide.value}%)`; };
+  const cut = () => { stage.style.setProperty("--cut", `${slide.value}%`); };
   const show = (index) => {
     place = (index + pictures.length) % pictures.length;
     const picture = pictures[place];
@@ -135,7 +135,7 @@
     slide.value = truth ? 50 : 0;
     const base = truth || picture;
     const width = base.naturalWidth || 64, height = base.naturalHeight || 64;
-    const fit = Math.min((innerWidth * 0.9) / width, (innerHeight * 0.7) / height);
+    const fit = Math.min((innerWidth * 0.98 - 40) / width, (innerHeight * 0.7) / height);
     const scale = fit >= 1 ? Math.floor(fit) : fit;
     stage.style.width = `${width * scale}px`;
     stage.style.height = `${height * scale}px`;
