@@ -18,10 +18,16 @@ DEADLINE = 1.2
 
 The first call also imports the client of the hub, which takes half a second."""
 DESCRIPTIONS = ["*.json"]
-WEIGHTS = ["*diffusion_pytorch_model.safetensors", "*diffusion_pytorch_model-*.safetensors"]
+WEIGHTS = [
+    "*diffusion_pytorch_model.safetensors",
+    "*diffusion_pytorch_model-*.safetensors",
+    "text_encoder/model.safetensors",
+    "text_encoder/model-*.safetensors",
+    "tokenizer/*",
+]
 
 
-def snapshot(name: str, check: Callable[[Path], None]) -> Path:
+def snapshot(name: str, check: Callable[[Path], None], revision: str | None = None) -> Path:
     """The folder that a model of the hub was downloaded to, now or earlier.
 
     Where the hub does not answer, or HF_HUB_OFFLINE is set, an earlier download is used. Where
@@ -30,11 +36,13 @@ def snapshot(name: str, check: Callable[[Path], None]) -> Path:
     Args:
         name: ``organization/model``.
         check: is given the folder before the weights are downloaded, with all JSON files in it.
+        revision: a branch, a tag or a commit; by default the newest.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
-    reason = _failure(name)
-    here: dict[str, Any] = {"local_files_only": reason is not None}
+    version = {} if revision is None else {"revision": revision}
+    reason = _failure(name, version)
+    here: dict[str, Any] = {"local_files_only": reason is not None, **version}
     try:
         check(Path(snapshot_download(name, allow_patterns=DESCRIPTIONS, **here)))
         return Path(snapshot_download(name, allow_patterns=DESCRIPTIONS + WEIGHTS, **here))
@@ -42,13 +50,16 @@ def snapshot(name: str, check: Callable[[Path], None]) -> Path:
         raise
     except Exception as error:  # libraries of several versions raise errors of many kinds
         reason = reason or f"the download failed: {first_line(error)}"
+        model = name if revision is None else f"{name} at revision {revision}"
         raise InputError(
-            f"{name}: neither a bundled prior nor an existing folder, and the model hub did not "
-            f"give it ({reason}); check the name and the network, or give a downloaded folder."
+            f"{model}: neither a bundled prior nor an existing folder, and the model hub did not "
+            f"give it ({reason}); check the name and the network, or copy the folder "
+            f"models--{name.replace('/', '--')} of a machine that has downloaded it into "
+            f"{constants.HF_HUB_CACHE}, or give the path of a downloaded folder."
         ) from error
 
 
-def _failure(name: str) -> str | None:
+def _failure(name: str, version: dict[str, str]) -> str | None:
     """Why the hub does not give a model; None if it does.
 
     A thread asks, because neither a name server nor a proxy respects the timeout of a request.
@@ -66,7 +77,7 @@ def _failure(name: str) -> str | None:
 
     def ask() -> None:
         try:
-            HfApi().model_info(name, timeout=deadline)
+            HfApi().model_info(name, timeout=deadline, **version)
             answers.append(None)
         except HfHubHTTPError as error:
             answers.append(first_line(error))
