@@ -63,7 +63,7 @@ def calibrate(
     if images is None:
         clean = sample(denoiser, SAMPLES, STEPS, generator)
     elif isinstance(prior, LatentModel):
-        parts = images.to(prior.device).split(TOGETHER)
+        parts = torch.split(images.to(prior.device), TOGETHER)
         clean = torch.cat([prior.encode(part) for part in parts])
     else:
         clean = images.to(denoiser.device)

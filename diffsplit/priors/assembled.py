@@ -68,14 +68,13 @@ def scheduled(unet: UNet2DModel, scheduler: Mapping[str, Any]) -> Denoiser:
         numbers = _numbers(scheduler, "sigma_data", *LEVELS)
         prediction = str(scheduler.get("prediction_type", "epsilon"))
         return PreconditionedPrior(unet, **numbers, prediction=prediction)
-    prediction = scheduler.get("prediction_type")
-    if kind.startswith("FlowMatch") or prediction == "flow_prediction":
+    if kind.startswith("FlowMatch") or scheduler.get("prediction_type") == "flow_prediction":
         if scheduler.get("invert_sigmas"):
             raise InputError(f"its scheduler ({kind}) runs from images to noise; none such is read")
         return FlowPrior(unet, scheduler.get("num_train_timesteps", 1000))
     return DiffusersPrior.scheduled(unet, scheduler)
 
 
-def _numbers(scheduler: Mapping[str, Any], *names: str) -> dict[str, float]:
+def _numbers(scheduler: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Those of the numbers that a scheduler has."""
     return {name: scheduler[name] for name in names if name in scheduler}

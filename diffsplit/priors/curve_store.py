@@ -103,7 +103,7 @@ def _content(prior: Denoiser) -> str:
     for name, tensor in sorted(_tensors(prior).items()):
         digest.update(f"{name} {tensor.dtype} ".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
     return digest.hexdigest()[:32]
 
 

@@ -40,7 +40,7 @@ def snapshot(name: str, check: Callable[[Path], None], revision: str | None = No
     """
     from huggingface_hub import constants, snapshot_download
 
-    version = {} if revision is None else {"revision": revision}
+    version: dict[str, Any] = {} if revision is None else {"revision": revision}
     reason = _failure(name, version)
     here: dict[str, Any] = {"local_files_only": reason is not None, **version}
     try:
@@ -59,7 +59,7 @@ def snapshot(name: str, check: Callable[[Path], None], revision: str | None = No
         ) from error
 
 
-def _failure(name: str, version: dict[str, str]) -> str | None:
+def _failure(name: str, version: dict[str, Any]) -> str | None:
     """Why the hub does not give a model; None if it does.
 
     A thread asks, because neither a name server nor a proxy respects the timeout of a request.
