@@ -83,7 +83,8 @@ def _checked(prior: Prior) -> Denoiser:
             f"a {prior.kind} has no error v(σ) to be measured; give a diffusion model, such as "
             f"{Denoiser.example}."
         )
-    if denoiser.error(1.0) is not None and denoiser.curve != stored_curve(denoiser):
+    found = stored_curve(denoiser)
+    if denoiser.error(1.0) is not None and (found is None or denoiser.curve != found):
         raise InputError(
             "the prior comes with its error v(σ), and nothing has to be measured; to use another, "
             "set its curve to what ds.priors.measure_error returns."

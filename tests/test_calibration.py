@@ -146,7 +146,7 @@ def test_with_its_error_message_passing_spends_one_evaluation_a_step(folder: Pat
     operator = ds.operators.RandomizedTransform((3, SIZE, SIZE), 200, 0)
     problem = ds.Problem(operator, ds.channels.OneBit(sigma=0.5))
     y = problem.measure(_images(1, 3, SIZE, SIZE), generator=_generator())
-    solver = ds.solvers.DiffEP(steps=3)
+    solver = ds.solvers.DiffEP(iterations=3)
     without = solver(problem, y, prior, generator=_generator())
     curve = calibrate(prior, _images(4, 3, SIZE, SIZE), generator=_generator())
     assert math.isfinite(curve(1.0).item())

@@ -103,7 +103,7 @@ def _content(prior: Denoiser) -> str:
     for name, tensor in sorted(_tensors(prior).items()):
         digest.update(f"{name} {tensor.dtype} ".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
