@@ -15,7 +15,7 @@ from tiny_networks import tiny_edm, tiny_unet, tiny_vq
 from torch import Tensor, nn
 
 import diffsplit as ds
-from diffsplit.calibration import calibrate
+from diffsplit.calibration import calibrate_prior
 from diffsplit.errors import InputError
 from diffsplit.priors import (
     ConsistencyPrior,
@@ -59,7 +59,7 @@ def test_the_error_on_images_is_measured_stored_and_found_by_the_next_load(
     prior, images = load_prior(folder), _images(4, 3, SIZE, SIZE)
     assert isinstance(prior, Denoiser)
     assert prior.error(0.5) is None
-    curve = calibrate(prior, images, generator=_generator())
+    curve = calibrate_prior(prior, images, generator=_generator())
     assert curve == measure_error(prior, images, curve.sigma, _generator(), batch=16)
     assert (curve.sigma[0], curve.sigma[-1]) == pytest.approx((prior.sigma_min, prior.sigma_max))
     assert prior.curve == curve
@@ -86,11 +86,11 @@ def test_on_its_own_samples_an_exact_model_has_the_error_of_its_distribution() -
     """v(σ) = c σ²/(c + σ²) for N(0, c); on other images, of zeros, the error is another one."""
     c = 0.04
     prior = from_callable(Wiener(c), (3, 16, 16), sigma_min=0.02, sigma_max=50.0)
-    curve = calibrate(prior, generator=_generator())
+    curve = calibrate_prior(prior, generator=_generator())
     for sigma in (0.05, 0.2, 1.0, 20.0):
         exact = c * sigma**2 / (c + sigma**2)
         assert curve(sigma).item() == pytest.approx(exact, rel=0.1)
-    zeros = calibrate(prior, torch.zeros(8, 3, 16, 16), generator=_generator())
+    zeros = calibrate_prior(prior, torch.zeros(8, 3, 16, 16), generator=_generator())
     assert zeros(0.2).item() == pytest.approx((c * 0.2 / (c + 0.2**2)) ** 2, rel=0.1)
 
 
@@ -99,7 +99,7 @@ def test_other_weights_classes_schedules_and_settings_have_no_error_of_this_one(
 ) -> None:
     from diffusers import DDPMScheduler
 
-    calibrate(load_prior(folder), _images(2, 3, SIZE, SIZE), generator=_generator())
+    calibrate_prior(load_prior(folder), _images(2, 3, SIZE, SIZE), generator=_generator())
     unet = tiny_unet(3, SIZE)
     assert load_prior((unet, DDPMScheduler())).curve is not None
     others = [
@@ -112,17 +112,17 @@ def test_other_weights_classes_schedules_and_settings_have_no_error_of_this_one(
     assert load_prior((unet, DDPMScheduler())).curve is None
     pair = tiny_unet(3, SIZE, num_class_embeds=3), DDPMScheduler()
     first = load_prior(pair, class_label=1)
-    calibrate(first, _images(2, 3, SIZE, SIZE), generator=_generator())
+    calibrate_prior(first, _images(2, 3, SIZE, SIZE), generator=_generator())
     assert load_prior(pair, class_label=1).curve == first.curve
     assert load_prior(pair, class_label=2).curve is None
 
 
 def test_each_size_of_a_prior_has_an_error_of_its_own(folder: Path) -> None:
     prior = load_prior(folder)
-    calibrate(prior, _images(2, 3, SIZE, SIZE), generator=_generator())
+    calibrate_prior(prior, _images(2, 3, SIZE, SIZE), generator=_generator())
     wide = prior.at((3, SIZE, 2 * SIZE))
     assert wide.curve is None
-    curve = calibrate(wide, _images(2, 3, SIZE, 2 * SIZE), generator=_generator())
+    curve = calibrate_prior(wide, _images(2, 3, SIZE, 2 * SIZE), generator=_generator())
     assert load_prior(folder).at((3, SIZE, 2 * SIZE)).curve == curve
     assert load_prior(folder).curve == prior.curve != curve
 
@@ -133,7 +133,7 @@ def test_of_a_latent_model_the_error_is_that_of_its_latents(tmp_path: Path) -> N
     LDMPipeline(tiny_vq(0.3), tiny_unet(3, 8), DDIMScheduler()).save_pretrained(tmp_path / "m")
     prior, images = load_prior(tmp_path / "m"), _images(3, 3, 16, 16)
     assert isinstance(prior, ds.LatentModel)
-    curve = calibrate(prior, images, generator=_generator())
+    curve = calibrate_prior(prior, images, generator=_generator())
     z = prior.encode(images)
     assert curve == measure_error(prior.latent, z, curve.sigma, _generator(), batch=16)
     again = load_prior(tmp_path / "m")
@@ -148,17 +148,27 @@ def test_with_its_error_message_passing_spends_one_evaluation_a_step(folder: Pat
     y = problem.measure(_images(1, 3, SIZE, SIZE), generator=_generator())
     solver = ds.solvers.DiffEP(iterations=3)
     without = solver(problem, y, prior, generator=_generator())
-    curve = calibrate(prior, _images(4, 3, SIZE, SIZE), generator=_generator())
+    curve = calibrate_prior(prior, _images(4, 3, SIZE, SIZE), generator=_generator())
     assert math.isfinite(curve(1.0).item())
     with_curve = solver(problem, y, prior, generator=_generator())
     assert with_curve.nfe < without.nfe
+
+
+def test_a_benchmark_knows_a_prior_with_its_error_from_one_without(folder: Path) -> None:
+    from diffsplit.bench import fingerprint
+
+    bundled, before = fingerprint.hash_of_prior("cats-64"), fingerprint.hash_of_prior(str(folder))
+    prior, images = load_prior(folder), _images(2, 3, SIZE, SIZE)
+    calibrate_prior(prior, images, generator=_generator())
+    assert fingerprint.hash_of_prior(str(folder)) != before
+    assert fingerprint.hash_of_prior("cats-64") == bundled
 
 
 def test_a_measurement_that_fails_leaves_the_earlier_one(
     folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prior = load_prior(folder)
-    calibrate(prior, _images(2, 3, SIZE, SIZE), generator=_generator())
+    calibrate_prior(prior, _images(2, 3, SIZE, SIZE), generator=_generator())
     before = contents(home)
 
     def broken(*_: Any) -> None:
@@ -166,12 +176,12 @@ def test_a_measurement_that_fails_leaves_the_earlier_one(
 
     monkeypatch.setattr("diffsplit.io.files.os.replace", broken)
     with pytest.raises(OSError, match="full"):
-        calibrate(prior, _images(3, 3, SIZE, SIZE), generator=_generator())
+        calibrate_prior(prior, _images(3, 3, SIZE, SIZE), generator=_generator())
     assert contents(home) == before
 
 
 def test_a_damaged_file_is_named_with_what_to_do(folder: Path, home: Path) -> None:
-    calibrate(load_prior(folder), _images(2, 3, SIZE, SIZE), generator=_generator())
+    calibrate_prior(load_prior(folder), _images(2, 3, SIZE, SIZE), generator=_generator())
     (file,) = home.iterdir()
     for text in ("{", "{}", '{"sigma": [1, 2], "mse": ["a", 1]}'):
         file.write_text(text)
@@ -182,7 +192,7 @@ def test_a_damaged_file_is_named_with_what_to_do(folder: Path, home: Path) -> No
 def test_weights_are_not_hashed_where_nothing_was_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibrate(load_prior(folder), _images(2, 3, SIZE, SIZE), generator=_generator())
+    calibrate_prior(load_prior(folder), _images(2, 3, SIZE, SIZE), generator=_generator())
 
     def never(*_: Any) -> str:
         raise AssertionError("hashed")
@@ -201,7 +211,7 @@ def test_what_has_no_error_to_measure_is_refused(tmp_path: Path) -> None:
         (from_callable(lambda x, s: x, (3, 4, 4)), "no weights to be recognized by"),
     ):
         with pytest.raises(InputError, match=words):
-            calibrate(prior, generator=_generator())
+            calibrate_prior(prior, generator=_generator())
     own = tiny_edm()
     assert isinstance(own.curve, ErrorCurve)
     assert stored_curve(own) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,20 @@ def test_a_published_network_at_another_size_is_that_network_built_for_the_size(
     assert other.unet is prior.unet
     torch.testing.assert_close(other.denoise(x, 0.7), expected.denoise(x, 0.7))
     assert prior.denoise(_noise(2, 3, 16, 16), 0.7).shape == (2, 3, 16, 16)
+
+
+def test_a_guided_diffusion_network_takes_other_sizes(tmp_path: Path) -> None:
+    pytest.importorskip("azula")
+    from adm_networks import WORDS, backbone
+
+    torch.save(backbone().state_dict(), tmp_path / "model.pt")
+    prior = load_prior(tmp_path / "model.pt", config=WORDS)
+    same_levels = {"image_size": 32, "attention_resolutions": "16"}
+    wider = load_prior(tmp_path / "model.pt", config={**WORDS, **same_levels})
+    x = _noise(1, 3, 32, 32)
+    torch.testing.assert_close(prior.at((3, 32, 32)).denoise(x, 0.7), wider.denoise(x, 0.7))
+    with pytest.raises(InputError, match="not divisible by 2"):
+        prior.at((3, 17, 16))
 
 
 def test_our_own_priors_and_consistency_models_take_sizes_of_whole_patches() -> None:
@@ -117,6 +132,7 @@ def test_a_batch_at_another_size_is_split_by_what_an_image_of_that_size_takes(
         (lambda: GaussianPrior((3, 4, 4)), (3, 8, 8), "of the size that is wanted"),
         (lambda: from_callable(lambda x, s: x, (3, 4, 4)), (3, 8, 8), "alone"),
         (lambda: linear_latent(GaussianPrior((6,)), 3), (8,), "alone"),
+        (lambda: load_prior("faces-256"), (3, 64, 64), r"\(3, 256, 256\) alone"),
         (lambda: load_prior("faces-256-gaussian"), (3, 64, 64), r"\(3, 256, 256\) alone"),
     ],
 )

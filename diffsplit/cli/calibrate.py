@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffsplit.calibration import calibrate as measured
+from diffsplit.calibration import calibrate_prior
 from diffsplit.cli.common import Device, Seed, device_named, generator
 from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8, load_images
@@ -52,7 +52,7 @@ def calibrate(
     pictures = None
     if images is not None:
         pictures = from_uint8(load_images(images, *_form(model, count)))
-    curve = measured(model, pictures, generator=generator(seed, "calibrate"))
+    curve = calibrate_prior(model, pictures, generator=generator(seed, "calibrate"))
     on = "its own samples, and real pictures are as a rule harder" if images is None else images
     print(f"{prior}: error per pixel and color, measured on {on}")
     for sigma in SHOWN:
@@ -66,7 +66,7 @@ def _form(prior: Prior, count: int) -> tuple[tuple[int, int], int, int]:
     if len(prior.shape) != 3 or prior.shape[0] not in (1, 3):
         raise InputError(
             f"--images are read in color or gray, and the prior knows signals of shape "
-            f"{tuple(prior.shape)}; use diffsplit.calibration.calibrate in Python."
+            f"{tuple(prior.shape)}; use diffsplit.calibration.calibrate_prior in Python."
         )
     channels, height, width = prior.shape
     return (height, width), count, channels

@@ -78,7 +78,7 @@ class Prior(ABC):
         A convolutional network can be evaluated on images of other sizes. It was not trained on
         them: things appear at the scale in pixels that they had in training, and nothing checks
         that the answers are good. The measured error v(σ) is not taken over, since it is that at
-        another size; one that `diffsplit.calibration.calibrate` stored for this size is.
+        another size; one that `diffsplit.calibration.calibrate_prior` stored for this size is.
 
         Args:
             shape: of the images ``(C, H, W)``, with the C of the model.
