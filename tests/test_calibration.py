@@ -20,6 +20,7 @@ from diffsplit.errors import InputError
 from diffsplit.priors import (
     ConsistencyPrior,
     Denoiser,
+    DiffusersPrior,
     ErrorCurve,
     GaussianPrior,
     from_callable,
@@ -108,6 +109,10 @@ def test_other_weights_classes_schedules_and_settings_have_no_error_of_this_one(
         (unet, DDPMScheduler(prediction_type="sample")),
     ]
     assert all(load_prior(other).curve is None for other in others)
+    alphas = DDPMScheduler().alphas_cumprod
+    assert stored_curve(DiffusersPrior(unet, alphas)) is not None
+    alphas[500] = (alphas[499] + alphas[501]) / 2 + 1e-5
+    assert stored_curve(DiffusersPrior(unet, alphas)) is None
     nn.init.ones_(unet.conv_out.bias)
     assert load_prior((unet, DDPMScheduler())).curve is None
     pair = tiny_unet(3, SIZE, num_class_embeds=3), DDPMScheduler()

@@ -177,6 +177,14 @@ def test_a_score_network_of_the_karras_scheduler_is_the_same_denoiser(tmp_path: 
     torch.testing.assert_close(prior.denoise(x, sigma), x + sigma * output, rtol=1e-4, atol=1e-4)
 
 
+def test_the_levels_of_a_score_network_are_doubled_for_images_on_minus_one_to_one() -> None:
+    from diffusers import ScoreSdeVeScheduler
+
+    unet = tiny_unet(3, 16, time_embedding_type="fourier")
+    prior = load_prior((unet, ScoreSdeVeScheduler(sigma_min=0.05, sigma_max=40.0)))
+    assert (prior.sigma_min, prior.sigma_max) == (0.1, 80.0)
+
+
 def test_a_level_of_noise_alone_is_left_out_and_the_others_stay() -> None:
     from diffusers import DDPMScheduler
 

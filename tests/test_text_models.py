@@ -55,6 +55,10 @@ def test_a_pipeline_and_its_folder_answer_as_the_library_does_without_guidance(
         torch.testing.assert_close(prior.encode(x), latents, rtol=1e-4, atol=1e-5)
         image = pipeline.vae.decode(z / 0.18215).sample
         torch.testing.assert_close(prior.decode(z), image, rtol=1e-4, atol=1e-4)
+        wide, w = prior.at((3, 32, 16)), _noise(2, 4, 16, 8)
+        output = pipeline.unet(alpha * w, step, encoder_hidden_states=embedding.expand(2, -1, -1))
+        stepped = scheduler.step(output.sample, step, alpha * w).pred_original_sample
+        torch.testing.assert_close(wide.latent.denoise(w, sigma), stepped, rtol=1e-4, atol=1e-4)
         half = load_prior(source, prompt=prompt, dtype=torch.bfloat16).latent.denoise(z, sigma)
         torch.testing.assert_close(half, expected, rtol=0.05, atol=0.05)
 
@@ -65,6 +69,33 @@ def test_two_prompts_give_two_answers_and_a_gradient_goes_through(pipeline: Any)
     assert (cat.denoise(z, 1.0) - dog.denoise(z, 1.0)).abs().max() > 1e-6
     answer, pullback = cat.vjp(z, 1.0)
     assert pullback(torch.ones_like(answer)).abs().sum() > 0
+
+
+def test_loading_says_nothing_with_the_scheduler_that_stable_diffusion_comes_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("transformers")
+    import diffusers
+    import transformers
+    from tiny_text import tiny_stable_diffusion
+
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scheduler = diffusers.PNDMScheduler(
+        **betas, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False
+    )
+    tiny_stable_diffusion(tmp_path, scheduler).save_pretrained(tmp_path / "model")
+    libraries = diffusers.utils.logging, transformers.utils.logging
+    for library in libraries:
+        library.enable_propagation()
+    try:
+        with caplog.at_level("WARNING"):
+            prior = load_prior(tmp_path / "model", prompt=PROMPT)
+    finally:
+        for library in libraries:
+            library.disable_propagation()
+    assert not caplog.records
+    assert isinstance(prior, LatentPrior)
+    assert prior.latent.sigma_max == pytest.approx(14.61, abs=0.01)
 
 
 def test_a_prompt_that_is_too_long_or_no_text_or_of_no_use_is_refused(

@@ -70,7 +70,7 @@ def tiny_stable_diffusion(folder: Path, scheduler: Any = None, **options: Any) -
         text_encoder=encoder.eval(),
         tokenizer=tokenizer,
         unet=unet.eval().requires_grad_(False),
-        scheduler=scheduler or DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False),
+        scheduler=scheduler or DDIMScheduler(**betas, clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
