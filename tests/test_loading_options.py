@@ -207,3 +207,13 @@ def test_gray_and_many_channels_make_priors_of_every_layout(tmp_path: Path) -> N
         assert latent.decode(latent.encode(x)).shape == x.shape
         with pytest.raises(InputError, match="takes batches of shape"):
             prior.denoise(_noise(2, 3, 16, 16), 0.5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_answers_as_before() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    exact = _answer(load_prior((tiny_unet(3, 16), scheduler)))
+    compiled = load_prior((tiny_unet(3, 16), scheduler), compile=True, channels_last=True)
+    torch.testing.assert_close(_answer(compiled), exact, rtol=1e-4, atol=1e-4)
