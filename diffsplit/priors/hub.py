@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsplit.errors import InputError
+from diffsplit.priors.parts import NETWORK, TEXT_ENCODER
 from diffsplit.priors.storage import first_line
 
 __all__ = ["snapshot"]
@@ -18,13 +19,10 @@ DEADLINE = 1.2
 
 The first call also imports the client of the hub, which takes half a second."""
 DESCRIPTIONS = ["*.json"]
-WEIGHTS = [
-    "*diffusion_pytorch_model.safetensors",
-    "*diffusion_pytorch_model-*.safetensors",
-    "text_encoder/model.safetensors",
-    "text_encoder/model-*.safetensors",
-    "tokenizer/*",
-]
+WEIGHTS = [f"*{name}" for name in NETWORK.safe]
+WEIGHTS += [*(f"text_encoder/{name}" for name in TEXT_ENCODER.safe), "tokenizer/*"]
+PARTS = {**dict.fromkeys(("", "unet", "vae", "vqvae"), NETWORK), "text_encoder": TEXT_ENCODER}
+"""Where weights are that may be in ``.bin`` files alone, and what these are called."""
 
 
 def snapshot(name: str, check: Callable[[Path], None], revision: str | None = None) -> Path:
@@ -45,7 +43,10 @@ def snapshot(name: str, check: Callable[[Path], None], revision: str | None = No
     here: dict[str, Any] = {"local_files_only": reason is not None, **version}
     try:
         check(Path(snapshot_download(name, allow_patterns=DESCRIPTIONS, **here)))
-        return Path(snapshot_download(name, allow_patterns=DESCRIPTIONS + WEIGHTS, **here))
+        folder = Path(snapshot_download(name, allow_patterns=DESCRIPTIONS + WEIGHTS, **here))
+        if pickled := _pickled(folder):
+            snapshot_download(name, allow_patterns=pickled, **here)
+        return folder
     except InputError:
         raise
     except Exception as error:  # libraries of several versions raise errors of many kinds
@@ -57,6 +58,16 @@ def snapshot(name: str, check: Callable[[Path], None], revision: str | None = No
             f"models--{name.replace('/', '--')} of a machine that has downloaded it into "
             f"{constants.HF_HUB_CACHE}, or give the path of a downloaded folder."
         ) from error
+
+
+def _pickled(folder: Path) -> list[str]:
+    """Patterns of the files that hold the weights of parts without safetensors ones."""
+    patterns = []
+    for part, files in PARTS.items():
+        safe, _ = files.found(folder / part)
+        if not safe and (folder / part / "config.json").is_file():
+            patterns += [f"{part}/{name}".lstrip("/") for name in files.pickled]
+    return patterns
 
 
 def _failure(name: str, version: dict[str, Any]) -> str | None:

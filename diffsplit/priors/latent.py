@@ -21,10 +21,11 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser, LatentModel
 from diffsplit.priors.checks import check_batch, check_shape, checked_number
 from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.parts import load_part
 from diffsplit.priors.patched import PatchedDenoiser
 from diffsplit.priors.residual import ResidualPrior
 from diffsplit.priors.sizes import check_sides
-from diffsplit.priors.storage import described, load_part, read_config, save_part, write_folder
+from diffsplit.priors.storage import described, read_config, save_part, write_folder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel

@@ -89,10 +89,9 @@ def locate_prior(name: str) -> Path:
             "of the form organization/model."
         )
     folder = snapshot(hub, lambda described: _check_known(described, None))
-    if not any(folder.rglob("*.safetensors")):
+    if not any(folder.rglob("*.safetensors")) and not any(folder.rglob("*.bin")):
         raise InputError(
-            f"{hub}: the hub has no safetensors weights of it, and no others are downloaded; "
-            "download its folder yourself and convert them as docs/checkpoints.md shows."
+            f"{hub}: the hub has neither safetensors nor .bin weights of it; give another model."
         )
     return folder
 

@@ -20,13 +20,13 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser, Prior
 from diffsplit.priors.checks import check_levels
 from diffsplit.priors.error_curve import ErrorCurve
+from diffsplit.priors.parts import load_part
 from diffsplit.priors.precision import lowered
 from diffsplit.priors.sizes import resized, side_multiple
 from diffsplit.priors.storage import (
     described,
     diffusers_class,
     image_sides,
-    load_part,
     save_part,
     write_folder,
 )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.storage import diffusers_class, load_part, read_json
+from diffsplit.priors.parts import load_part
+from diffsplit.priors.storage import diffusers_class, read_json
 from diffsplit.priors.text import TEXT_NETWORK, check_text_network, embedded, read_text
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.priors.conditions import ConditionedUNet
+from diffsplit.priors.parts import TEXT_ENCODER
 from diffsplit.priors.storage import first_line
 
 if TYPE_CHECKING:
@@ -70,15 +71,16 @@ def read_text(folder: Path, prompt: str) -> Tensor:
             f"{folder}: a text encoder needs transformers ({first_line(error)}); install it with "
             "pip install 'diffsplit[text]'."
         ) from error
+    safe = TEXT_ENCODER.are_safe(folder / "text_encoder")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         encoder = CLIPTextModel.from_pretrained(
-            folder / "text_encoder", local_files_only=True, use_safetensors=True
+            folder / "text_encoder", local_files_only=True, use_safetensors=safe
         )
     except Exception as error:  # a stranger's configuration may break a constructor in any way
         raise InputError(
             f"{folder}: no readable text_encoder and tokenizer ({first_line(error)}); download the "
-            "model again, with safetensors weights."
+            "model again."
         ) from error
     return embedded(encoder.float().eval(), tokenizer, prompt)
 
