@@ -80,6 +80,18 @@ def test_bin_weights_give_the_same_prior_as_safetensors(
     torch.testing.assert_close(_answer(load_prior(folder)), _expected())
 
 
+def test_loading_bin_weights_says_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from diffusers.utils import logging
+
+    logging.enable_propagation()
+    try:
+        with caplog.at_level("WARNING"):
+            load_prior(folder)
+    finally:
+        logging.disable_propagation()
+    assert not caplog.records
+
+
 def test_the_names_that_attention_had_in_2022_are_understood(tmp_path: Path) -> None:
     """Files of google/ddpm-* have them, and lie in the folder itself with their scheduler."""
     from diffusers import DDPMScheduler, UNet2DModel
@@ -99,6 +111,9 @@ def test_the_names_that_attention_had_in_2022_are_understood(tmp_path: Path) -> 
     assert old.keys() != unet.state_dict().keys()
     torch.save(old, tmp_path / BIN)
     expected = load_prior((unet, DDPMScheduler(beta_end=0.01)))
+    torch.testing.assert_close(_answer(load_prior(tmp_path)), _answer(expected))
+    DDPMScheduler(beta_end=0.01).save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "scheduler_config.json").unlink()
     torch.testing.assert_close(_answer(load_prior(tmp_path)), _answer(expected))
 
 

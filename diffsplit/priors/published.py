@@ -99,7 +99,8 @@ def read_parts(folder: Path, device: str | torch.device, prompt: str | None) -> 
     (place, kind), *others = kinds.items()
     _check_prompt(kind, prompt, str(folder))
     text = read_text(folder, prompt or "") if kind == TEXT_NETWORK else None
-    inner = folder / "scheduler" if place else folder
+    apart = folder / "scheduler"
+    inner = apart if place or apart.is_dir() else folder
     autoencoder = next((load_part(kind, folder, part, device) for part, kind in others), None)
     unet = load_part(kind, folder, place, device)
     return Parts(str(folder), unet, _read(inner / "scheduler_config.json"), autoencoder, text)
