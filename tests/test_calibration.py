@@ -23,6 +23,7 @@ from diffsplit.priors import (
     DiffusersPrior,
     ErrorCurve,
     GaussianPrior,
+    error_facts,
     from_callable,
     load_prior,
     measure_error,
@@ -169,6 +170,17 @@ def test_a_benchmark_knows_a_prior_with_its_error_from_one_without(folder: Path)
     assert fingerprint.hash_of_prior("cats-64") == bundled
 
 
+def test_what_is_known_of_an_error_is_told(folder: Path) -> None:
+    prior = load_prior(folder)
+    assert isinstance(prior, Denoiser)
+    assert error_facts(prior).startswith("not measured")
+    calibrate_prior(prior, _images(2, 3, SIZE, SIZE), generator=_generator())
+    assert error_facts(prior).startswith("measured on 2 images")
+    prior.curve = ErrorCurve((0.01, 100.0), (1e-4, 0.25))
+    assert error_facts(prior) == error_facts(tiny_edm()) == error_facts(GaussianPrior((4,)))
+    assert error_facts(prior) == "known"
+
+
 def test_a_measurement_that_fails_leaves_the_earlier_one(
     folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,8 +245,12 @@ def test_the_command_measures_on_pictures_or_samples_and_recover_finds_it(
 ) -> None:
     monkeypatch.setattr("diffsplit.calibration.SAMPLES", 2)
     monkeypatch.setattr("diffsplit.calibration.STEPS", 2)
+    assert run("info", folder) == 0
+    assert "not measured" in capsys.readouterr().out
     assert run("calibrate", folder, "--device", "cpu") == 0
     assert "measured on its own samples" in capsys.readouterr().out
+    assert run("info", folder) == 0
+    assert "measured on 2 samples of the model" in capsys.readouterr().out
     (file,) = home.iterdir()
     assert json.loads(file.read_text())["measured_on"] == "samples of the model"
     assert run("calibrate", folder, "--images", pictures, "--count", 3, "--device", "cpu") == 0

@@ -10,7 +10,7 @@ from diffsplit.priors.closed_form import (
     linear_latent,
 )
 from diffsplit.priors.consistency import ConsistencyPrior, ResidualConsistency
-from diffsplit.priors.curve_store import curves_folder, store_curve, stored_curve
+from diffsplit.priors.curve_store import curves_folder, error_facts, store_curve, stored_curve
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
@@ -49,6 +49,7 @@ __all__ = [
     "bundled_priors",
     "card_names",
     "curves_folder",
+    "error_facts",
     "from_callable",
     "linear_latent",
     "load_prior",

@@ -22,8 +22,9 @@ from diffsplit.priors.cards import home_folder
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.storage import read_json
 
-__all__ = ["attach_curve", "curves_folder", "store_curve", "stored_curve"]
+__all__ = ["attach_curve", "curves_folder", "error_facts", "store_curve", "stored_curve"]
 
+FAULT, ADVICE = "not a readable error curve", "delete it, and run `diffsplit calibrate` again"
 PLAIN = (int, float, str, tuple, type(None))
 
 
@@ -61,18 +62,40 @@ def stored_curve(prior: Denoiser) -> ErrorCurve | None:
     Raises:
         InputError: its file is damaged.
     """
+    path = _path_of_stored(prior)
+    return None if path is None else _curve_in(path)
+
+
+def error_facts(prior: Denoiser) -> str:
+    """In words for people: what is known of the error of a prior, and what it was measured on.
+
+    Raises:
+        InputError: see `stored_curve`.
+    """
+    if prior.error(1.0) is None:
+        return "not measured; `diffsplit calibrate` measures it once"
+    path = None if prior.curve is None else _path_of_stored(prior)
+    if path is None or prior.curve != _curve_in(path):
+        return "known"
+    table = read_json(path, FAULT, ADVICE)
+    return f"measured on {table.get('images')} {table.get('measured_on')}, in {path}"
+
+
+def _curve_in(path: Path) -> ErrorCurve:
+    table = read_json(path, FAULT, ADVICE)
+    try:
+        return ErrorCurve(tuple(map(float, table["sigma"])), tuple(map(float, table["mse"])))
+    except (LookupError, TypeError, ValueError) as error:  # InputError among them
+        raise InputError(f"{path}: {FAULT}; {ADVICE}.") from error
+
+
+def _path_of_stored(prior: Denoiser) -> Path | None:
+    """The file of an error that was stored for a prior of these weights."""
     folder = curves_folder()
     if not prior.networks or not folder.is_dir() or not any(folder.glob(f"{_outline(prior)}-*")):
         return None
     path = _path(prior)
-    if not path.is_file():
-        return None
-    fault, advice = "not a readable error curve", "delete it, and run `diffsplit calibrate` again"
-    table = read_json(path, fault, advice)
-    try:
-        return ErrorCurve(tuple(map(float, table["sigma"])), tuple(map(float, table["mse"])))
-    except (LookupError, TypeError, ValueError) as error:  # InputError among them
-        raise InputError(f"{path}: {fault}; {advice}.") from error
+    return path if path.is_file() else None
 
 
 def attach_curve(prior: Denoiser) -> None:

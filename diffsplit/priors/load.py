@@ -209,7 +209,7 @@ def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> N
     if known is not None and wanted is not None and tuple(known) != tuple(wanted):
         raise InputError(
             f"the prior knows images of shape {tuple(known)}, and {tuple(wanted)} is wanted; load "
-            "a prior of that size."
+            "a prior of that size, or see Prior.at in Python, where its network takes other sizes."
         )
 
 
