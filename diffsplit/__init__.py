@@ -12,6 +12,7 @@ Images are float tensors ``(B, C, H, W)`` on [-1, 1]; a noise level is in the un
 """
 
 from diffsplit import (
+    calibration,
     channels,
     data_steps,
     interop,
@@ -45,6 +46,7 @@ __all__ = [
     "Problem",
     "Recovery",
     "__version__",
+    "calibration",
     "channels",
     "data_steps",
     "images",

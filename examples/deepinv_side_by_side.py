@@ -8,9 +8,9 @@ deepinv-side-by-side.png; needs deepinv.
 
 import deepinv
 import torch
-from diffsplit.interop import denoiser_to_deepinv, to_deepinv
 
 import diffsplit as ds
+from diffsplit.interop import denoiser_to_deepinv, to_deepinv
 
 
 def main() -> None:

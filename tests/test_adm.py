@@ -102,6 +102,31 @@ def test_the_pullback_is_the_transposed_derivative_of_the_denoiser(tmp_path: Pat
     torch.testing.assert_close((pullback(u) * v).sum(), (u * slope).sum(), rtol=2e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ({"dtype": torch.bfloat16}, 1e-6, 2**-5),
+        ({"dtype": torch.float16}, 1e-6, 2**-8),
+        ({"channels_last": True}, 0.0, 1e-5),
+    ],
+    ids=str,
+)
+def test_half_precision_and_another_memory_layout_change_answer_and_pullback_by_rounding(
+    options: dict[str, Any], least: float, most: float, tmp_path: Path
+) -> None:
+    pytest.importorskip("azula")
+    file = _saved(tmp_path, backbone())
+    x, answers = _noise(2, 3, 16, 16), []
+    for changes in ({}, options):
+        prior = load_prior(file, config=WORDS, **changes)
+        assert isinstance(prior, ADMPrior)
+        clean, pullback = prior.vjp(x, 0.5)
+        answers.append((clean, pullback(torch.ones_like(x))))
+    for exact, other in zip(*answers, strict=True):
+        assert other.dtype == torch.float32
+        assert least <= (other - exact).abs().max() / exact.abs().max() <= most
+
+
 def test_a_class_conditional_checkpoint_answers_for_the_class_that_was_chosen(
     tmp_path: Path,
 ) -> None:

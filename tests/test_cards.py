@@ -133,7 +133,9 @@ def test_a_pull_without_weights_does_not_look_like_a_download(
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-    assert "no safetensors" in refused(capsys, tmp_path, "priors", "pull", "an-org/a-model")
+    assert "neither safetensors nor .bin" in refused(
+        capsys, tmp_path, "priors", "pull", "an-org/a-model"
+    )
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     assert run("priors", "pull", "an-org/a-model") == 0
     assert f"is in {tmp_path}" in capsys.readouterr().out

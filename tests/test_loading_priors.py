@@ -188,7 +188,7 @@ def test_a_prior_comes_back_as_it_is():
 
 
 def _wrong_things():
-    from diffusers import DDPMScheduler, EDMEulerScheduler
+    from diffusers import AmusedScheduler, DDPMScheduler
 
     network = tiny_unet(3, 16)
     return {
@@ -201,7 +201,7 @@ def _wrong_things():
         "a swapped pair": ((DDPMScheduler(), network), "in this order"),
         "another network and a scheduler": ((tiny_kl(), DDPMScheduler()), "a UNet2DModel"),
         "a network and a number": ((network, 3), "its scheduler"),
-        "a scheduler without betas": ((network, EDMEulerScheduler()), "has no betas"),
+        "a scheduler without betas": ((network, AmusedScheduler(0)), "has no betas"),
         "three things": ((network, DDPMScheduler(), 3), "not tuple"),
     }
 

@@ -17,7 +17,7 @@ ROOMS = [
     {"priors", "tasks", "metrics", "fid"},
     {"data_steps", "plots", "plausibility"},
     {"solvers"},
-    {"uncertainty", "training", "interop"},
+    {"uncertainty", "training", "interop", "calibration"},
     {"bench"},
     {"report"},
     {"cli", "__main__", "__init__"},

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.priors.curve_store import curves_folder
 from diffsplit.priors.hub import snapshot
 from diffsplit.priors.load import BUNDLE, HUB_ID, bundled_priors
 from diffsplit.priors.storage import CONFIG_NAME
@@ -62,6 +63,9 @@ def hash_of_image(pixels: Tensor) -> str:
 def hash_of_prior(name: str) -> str:
     """Of all files of a prior: a bundled name, a folder or a hub id.
 
+    The errors that were measured on this machine (see `diffsplit.calibration`) count as files of
+    every prior that is not bundled, since the results of solvers depend on them.
+
     Raises:
         InputError: there is no such prior, or the hub does not give it.
     """
@@ -75,7 +79,11 @@ def hash_of_prior(name: str) -> str:
             f"{name:.200}: no such prior; set priors to a bundled one "
             f"({', '.join(bundled_priors())}), a folder or a hub id."
         )
-    return _hash_of_folder(folder.resolve())
+    curves = curves_folder()
+    own = _hash_of_folder(folder.resolve())
+    if folder.parent == BUNDLE or not curves.is_dir() or not any(curves.iterdir()):
+        return own
+    return key_of({"prior": own, "errors": _hash_of_folder(curves.resolve())})
 
 
 @cache

@@ -24,6 +24,7 @@ UsageError = typer.BadParameter.__mro__[1]
 WORDS = {
     r"(?:ds\.)?load_prior\('([^']*)'\)": r"\1",
     r"\bclass_label\b": "--class-label",
+    r"\bleave prompt out\b": "leave --prompt out",
     r"use solvers\.linear_baseline\b.*": "choose another --solver (diffsplit solvers lists them).",
 }
 """What messages for Python code say, and what the command line says instead."""

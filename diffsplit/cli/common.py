@@ -46,8 +46,8 @@ Half = Annotated[
     bool,
     typer.Option(
         "--half",
-        help="Let the network compute in bfloat16: faster, and as good at 256×256. For the pixel "
-        "networks that this library trains.",
+        help="Let the network compute in bfloat16: faster, and as good at 256×256. Of a latent "
+        "model, that of its denoiser.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all randomness.")]

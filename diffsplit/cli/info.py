@@ -15,7 +15,7 @@ from rich.table import Table
 from diffsplit import solvers as package
 from diffsplit.cli.common import checked_name, printable
 from diffsplit.io.measurements import read_facts
-from diffsplit.priors import load_prior
+from diffsplit.priors import Denoiser, LatentModel, error_facts, load_prior
 from diffsplit.solvers import SOLVERS, Solver
 from diffsplit.solvers.description import blocks, described
 
@@ -33,8 +33,15 @@ def info(name: Annotated[str, typer.Argument(metavar="FILE_OR_PRIOR")]) -> None:
         diffsplit info cats-64
     """
     path = Path(name)
-    facts = _file(path) if path.is_file() else load_prior(name).describe()
+    facts = _file(path) if path.is_file() else _prior(name)
     Console().print(table_of(name, facts))
+
+
+def _prior(name: str) -> dict[str, object]:
+    prior = load_prior(name)
+    core = prior.latent if isinstance(prior, LatentModel) else prior
+    facts = prior.describe()
+    return {**facts, "error": error_facts(core)} if isinstance(core, Denoiser) else facts
 
 
 def _file(path: Path) -> dict[str, object]:

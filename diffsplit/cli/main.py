@@ -11,6 +11,7 @@ import typer
 
 from diffsplit import __version__
 from diffsplit.cli.bench import bench, compare
+from diffsplit.cli.calibrate import calibrate
 from diffsplit.cli.demo import demo
 from diffsplit.cli.info import info, solvers
 from diffsplit.cli.measure import measure
@@ -74,7 +75,19 @@ def root(
         print(ctx.get_help())
 
 
-COMMANDS = (demo, measure, recover, compare, bench, report, solvers, info, train, distill)
+COMMANDS = (
+    demo,
+    measure,
+    recover,
+    compare,
+    bench,
+    report,
+    solvers,
+    info,
+    train,
+    distill,
+    calibrate,
+)
 
 app.callback(invoke_without_command=True, **_described(root))(root)
 for command in COMMANDS:

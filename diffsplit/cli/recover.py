@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -52,6 +52,7 @@ def recover(
     solver: Annotated[str, one_of(SOLVERS, _ALGORITHMS)] = "diffep",
     prior: Annotated[str | None, typer.Option()] = None,
     class_label: Annotated[int | None, typer.Option(min=0)] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000)] = None,
     data_step: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     lam: Annotated[float | None, typer.Option()] = None,
@@ -78,6 +79,7 @@ def recover(
         prior: The model of images: a name of `diffsplit priors list`, a folder, a checkpoint or a
             hub id (default: the bundled one of the kind that the solver needs).
         class_label: The index of the class, for a prior that knows classes.
+        prompt: What the picture shows, for a prior with a text encoder (default: nothing said).
         steps: The most steps (default for diffep 10, or 20 if it renoises, for diff-onebit 20, and
             for dcdp the rounds of its paper, 4 to 20).
         data_step: For diff-onebit: adam, the paper's 100 steps (default), or exact, the minimum.
@@ -130,7 +132,8 @@ def recover(
     plain, facts = kind(**settings), read_facts(file)
     shape = tuple(facts["image_shape"])
     expected = None if truth is None else _truth(truth, shape, facts["shape"][0])
-    model = _prior(plain, prior, class_label, shape, place, half)
+    told = {"class_label": class_label, "prompt": prompt}
+    model = _prior(plain, prior, told, shape, place, half)
     if ending is not None:
         settings["ending"] = ending
     if sampling is not None:
@@ -164,19 +167,24 @@ def recover(
 def _prior(
     solver: Solver,
     name: str | None,
-    label: int | None,
+    told: dict[str, Any],
     shape: tuple[int, ...],
     device: torch.device,
     half: bool,
 ) -> Prior | None:
-    """The prior of that name, or the bundled one of the kind that the solver needs."""
+    """The prior of that name, or the bundled one of the kind that the solver needs.
+
+    Args:
+        told: arguments of `load_prior` by their names; None for what is not given.
+    """
     if solver.requires is None:
-        given = {"--prior": name is not None, "--class-label": label is not None, "--half": half}
-        for option in (option for option, is_given in given.items() if is_given):
-            raise InputError(f"this solver needs no prior; leave out {option}.")
+        for option, value in {"prior": name, **told, "half": half or None}.items():
+            if value is not None:
+                words = option.replace("_", "-")
+                raise InputError(f"this solver needs no prior; leave out --{words}.")
         return None
     name = solver.requires.example if name is None else name
-    model = load_prior(name, device=device, class_label=label, shape=shape, dtype=precision(half))
+    model = load_prior(name, device=device, shape=shape, dtype=precision(half), **told)
     solver.check_prior(model, shape)
     return model
 

@@ -147,17 +147,20 @@ def load_image(
 
 
 def load_images(
-    path: str | os.PathLike[str], size: int, limit: int | None = None, channels: int = 3
+    path: str | os.PathLike[str],
+    size: int | tuple[int, int],
+    limit: int | None = None,
+    channels: int = 3,
 ) -> Tensor:
     """Every image of a folder (searched deeply) or a zip, in the order of their names.
 
     Args:
-        size: side of the images, see `load_image`.
+        size: side of the images, or (height, width), see `load_image`.
         limit: read no more than this many.
         channels: 3 for RGB, 1 for luma.
 
     Returns:
-        Bytes ``(n, channels, size, size)``: a quarter of the memory of floats; see `from_uint8`.
+        Bytes ``(n, channels, height, width)``: a quarter of the memory of floats; see `from_uint8`.
 
     Raises:
         InputError: no such folder or zip, no image in it, one that cannot be read, or a bad

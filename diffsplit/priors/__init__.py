@@ -10,15 +10,19 @@ from diffsplit.priors.closed_form import (
     linear_latent,
 )
 from diffsplit.priors.consistency import ConsistencyPrior, ResidualConsistency
+from diffsplit.priors.curve_store import curves_folder, error_facts, store_curve, stored_curve
 from diffsplit.priors.diffusers import DiffusersPrior
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.error_curve import ErrorCurve, log_grid, measure_error
+from diffsplit.priors.flow import FlowPrior
 from diffsplit.priors.functional import from_callable
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.iid_mixture import IIDMixturePrior
 from diffsplit.priors.latent import LatentPrior
 from diffsplit.priors.load import bundled_priors, load_prior, locate_prior
+from diffsplit.priors.preconditioned import PreconditionedPrior
 from diffsplit.priors.residual import ResidualPrior
+from diffsplit.priors.score import ScorePrior
 
 __all__ = [
     "ADMPrior",
@@ -29,6 +33,7 @@ __all__ = [
     "DiffusersPrior",
     "EDMPrior",
     "ErrorCurve",
+    "FlowPrior",
     "GaussianConsistency",
     "GaussianMixturePrior",
     "GaussianPrior",
@@ -36,11 +41,15 @@ __all__ = [
     "IIDMixturePrior",
     "LatentModel",
     "LatentPrior",
+    "PreconditionedPrior",
     "Prior",
     "ResidualConsistency",
     "ResidualPrior",
+    "ScorePrior",
     "bundled_priors",
     "card_names",
+    "curves_folder",
+    "error_facts",
     "from_callable",
     "linear_latent",
     "load_prior",
@@ -49,4 +58,6 @@ __all__ = [
     "measure_error",
     "model_card",
     "models_folder",
+    "store_curve",
+    "stored_curve",
 ]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.priors.adm_config import ADMConfig, adm_config
+from diffsplit.priors.conditions import with_label
 from diffsplit.priors.diffusers import DiffusersPrior
-from diffsplit.priors.published import with_label
 from diffsplit.priors.storage import CONFIG_NAME, first_line
 from diffsplit.priors.weights import SUFFIXES, read_weights
 
@@ -55,7 +55,10 @@ class ADMNetwork(nn.Module):
         super().__init__()
         self.unet, self.time_scale = unet, config.time_scale
         self.config = SimpleNamespace(
-            in_channels=channels, sample_size=config.image_size, num_class_embeds=classes
+            in_channels=channels,
+            sample_size=config.image_size,
+            num_class_embeds=classes,
+            block_out_channels=[config.num_channels * factor for factor in config.multipliers],
         )
 
     @property

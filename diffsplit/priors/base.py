@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -71,6 +71,29 @@ class Prior(ABC):
         for network in self.networks:
             network.to(place)
         return self
+
+    def at(self, shape: Sequence[int]) -> Self:
+        """The same model as a prior for images of another size, where its network allows that.
+
+        A convolutional network can be evaluated on images of other sizes. It was not trained on
+        them: things appear at the scale in pixels that they had in training, and nothing checks
+        that the answers are good. The measured error v(σ) is not taken over, since it is that at
+        another size; one that `diffsplit.calibration.calibrate_prior` stored for this size is.
+
+        Args:
+            shape: of the images ``(C, H, W)``, with the C of the model.
+
+        Returns:
+            A prior that shares the network; the prior itself where it has that shape.
+
+        Raises:
+            InputError: the model is of one size alone, of other channels, or the sides are not
+                divisible by what its levels make of one pixel.
+        """
+        raise InputError(
+            f"a {type(self).__name__} knows images of shape {tuple(self.shape)} alone; load a "
+            "prior of the size that is wanted."
+        )
 
     def __repr__(self) -> str:
         levels = f"σ {self.sigma_min:.3g} … {self.sigma_max:.3g}"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from diffsplit.errors import InputError
 from diffsplit.priors.weights import check_hash
 
-__all__ = ["Card", "Schedule", "card_names", "model_card", "models_folder"]
+__all__ = ["Card", "Schedule", "card_names", "home_folder", "model_card", "models_folder"]
 
 CARDS = Path(str(resources.files("diffsplit"))) / "assets" / "models"
 HOME_VARIABLE = "DIFFSPLIT_HOME"
@@ -107,10 +107,14 @@ class Card(_Part):
         return path
 
 
+def home_folder() -> Path:
+    """$DIFFSPLIT_HOME, by default ``~/.cache/diffsplit``; it may not be there yet."""
+    return Path(os.environ.get(HOME_VARIABLE) or "~/.cache/diffsplit").expanduser()
+
+
 def models_folder() -> Path:
     """The folder of models that the user downloaded; it may not be there yet."""
-    home = os.environ.get(HOME_VARIABLE) or "~/.cache/diffsplit"
-    return Path(home).expanduser() / "models"
+    return home_folder() / "models"
 
 
 def card_names() -> list[str]:

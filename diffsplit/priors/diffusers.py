@@ -16,13 +16,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.base import Denoiser
 from diffsplit.priors.checks import checked_numbers
 from diffsplit.priors.error_curve import ErrorCurve
-from diffsplit.priors.storage import image_sides
+from diffsplit.priors.network import NetworkPrior
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -32,18 +31,17 @@ __all__ = ["DiffusersPrior"]
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-class DiffusersPrior(Denoiser):
+class DiffusersPrior(NetworkPrior):
     """A `UNet2DModel` with the noise schedule that it was trained on.
 
     Args:
-        unet: the network; its output has as many channels as its input, or twice as many.
+        unet, curve: see `NetworkPrior`.
         alphas_cumprod: ᾱ_t for t = 0 … T − 1 ``(T,)``, falling.
         prediction: ``"epsilon"``, ``"v_prediction"`` or ``"sample"``.
-        curve: the measured error v(σ), see `measure_error`.
 
     Raises:
-        InputError: another kind of prediction, a schedule that does not fall inside (0, 1), or a
-            network that does not name the size of its images.
+        InputError: see `NetworkPrior`, another kind of prediction, or a schedule that does not fall
+            inside (0, 1).
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class DiffusersPrior(Denoiser):
         prediction: str = "epsilon",
         curve: ErrorCurve | None = None,
     ) -> None:
-        sides = image_sides(unet)
+        super().__init__(unet, curve)
         if not isinstance(prediction, str) or prediction not in PREDICTIONS:
             raise InputError(
                 f"prediction type {prediction!r} is not supported; one of {PREDICTIONS} is."
@@ -65,8 +63,7 @@ class DiffusersPrior(Denoiser):
                 "the noise schedule does not fall from below 1 to above 0; give the one that the "
                 "model was trained with."
             )
-        self.unet, self.prediction, self.curve = unet, prediction, curve
-        self.shape = (unet.config.in_channels, *sides)
+        self.prediction = prediction
         self._log_sigmas = ((1 - alphas) / alphas).sqrt().log()
         self.sigma_min = float(self._log_sigmas[0].exp())
         self.sigma_max = float(self._log_sigmas[-1].exp())
@@ -85,18 +82,12 @@ class DiffusersPrior(Denoiser):
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         level = sigma.view(-1, 1, 1, 1)
         alpha = (1 + level.square()).rsqrt()
-        scaled = (alpha * x).to(self.unet.dtype)
-        full = self.unet(scaled, self.timestep(sigma), return_dict=False)[0]
-        output: Tensor = full[:, : self.shape[0]].to(x.dtype)
+        output = self._output(alpha * x, self.timestep(sigma))
         if self.prediction == "epsilon":
             return x - level * output
         if self.prediction == "v_prediction":
             return alpha.square() * x - level * alpha * output
         return output
-
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        return (self.unet,)
 
     def describe(self) -> dict[str, object]:
         return {**super().describe(), "prediction": self.prediction}
@@ -106,7 +97,8 @@ class DiffusersPrior(Denoiser):
         """A network with the betas and the prediction of its scheduler.
 
         Args:
-            scheduler: its configuration; 1000 linear betas where it is empty.
+            scheduler: its configuration; 1000 linear betas where it is empty. A last level that is
+                noise alone (``rescale_betas_zero_snr``) is left out, since its σ is infinite.
 
         Raises:
             InputError: the scheduler has no betas, or see the class.
@@ -115,8 +107,10 @@ class DiffusersPrior(Denoiser):
 
         if scheduler and not {"beta_start", "trained_betas"} & set(scheduler):
             raise InputError(
-                f"its scheduler ({scheduler.get('_class_name')}) has no betas; only "
-                "variance-preserving models are supported, or wrap it with from_callable."
+                f"its scheduler ({scheduler.get('_class_name')}) has no betas and is of no other "
+                "kind that is known; wrap the network with ds.priors.from_callable."
             )
         betas = DDPMScheduler.from_config(dict(scheduler)) if scheduler else DDPMScheduler()
-        return cls(unet, betas.alphas_cumprod, betas.config.prediction_type)
+        alphas = betas.alphas_cumprod
+        alphas = alphas[:-1] if betas.config.rescale_betas_zero_snr else alphas
+        return cls(unet, alphas, betas.config.prediction_type)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser, LatentModel
 from diffsplit.priors.checks import check_batch, check_shape, checked_number
 from diffsplit.priors.edm import EDMPrior
+from diffsplit.priors.parts import load_part
 from diffsplit.priors.patched import PatchedDenoiser
 from diffsplit.priors.residual import ResidualPrior
-from diffsplit.priors.storage import described, load_part, read_config, save_part, write_folder
+from diffsplit.priors.sizes import check_sides
+from diffsplit.priors.storage import described, read_config, save_part, write_folder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, VQModel
@@ -85,6 +88,16 @@ class LatentPrior(LatentModel):
     def networks(self) -> tuple[nn.Module, ...]:
         own = () if self.autoencoder is None else (self.autoencoder,)
         return (*own, *self.latent.networks)
+
+    def at(self, shape: Sequence[int]) -> LatentPrior:
+        if self.autoencoder is None:
+            return super().at(shape)
+        factor = self.shape[-1] // self.latent.shape[-1]
+        channels, *sides = check_sides(self, shape, factor)
+        code = self.latent.at((self.latent.shape[0], *(side // factor for side in sides)))
+        other = copy(self)
+        other.shape, other.latent, other._forward_bytes = (channels, *sides), code, None
+        return other
 
     def describe(self) -> dict[str, object]:
         facts: dict[str, object] = {**super().describe(), "latent_shape": list(self.latent.shape)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,27 +13,22 @@ from typing import Any, TypeVar
 import torch
 
 from diffsplit.devices import checked_device
-from diffsplit.errors import InputError, MissingDependencyError
+from diffsplit.errors import InputError
 from diffsplit.priors.adm import ConfigLike, is_checkpoint, load_adm
-from diffsplit.priors.base import ConsistencyModel, Denoiser, LatentModel, Prior
+from diffsplit.priors.assembled import assembled
+from diffsplit.priors.base import Denoiser, LatentModel, Prior
 from diffsplit.priors.cards import card_names, model_card
-from diffsplit.priors.consistency import SCHEDULER, ConsistencyPrior, ResidualConsistency
-from diffsplit.priors.diffusers import DiffusersPrior
+from diffsplit.priors.consistency import ConsistencyPrior, ResidualConsistency
+from diffsplit.priors.curve_store import attach_curve
 from diffsplit.priors.edm import EDMPrior
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.hub import snapshot
 from diffsplit.priors.latent import LatentPrior
+from diffsplit.priors.options import apply_options
 from diffsplit.priors.patched import PatchedUNet
-from diffsplit.priors.published import (
-    Parts,
-    announced_shape,
-    check_kinds,
-    parts_in_memory,
-    read_parts,
-    with_label,
-)
+from diffsplit.priors.published import announced_shape, check_kinds, parts_in_memory, read_parts
 from diffsplit.priors.residual import ResidualPrior
-from diffsplit.priors.storage import CONFIG_NAME, first_line, read_config
+from diffsplit.priors.storage import CONFIG_NAME, read_config
 
 __all__ = [
     "HUB_ID",
@@ -54,7 +50,6 @@ OWN: dict[str, type[LatentPrior] | type[PatchedUNet] | type[GaussianSpectrum]] =
 }
 """The priors that are kept in a folder of our own."""
 
-HALF = (torch.bfloat16, torch.float16)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -94,10 +89,9 @@ def locate_prior(name: str) -> Path:
             "of the form organization/model."
         )
     folder = snapshot(hub, lambda described: _check_known(described, None))
-    if not any(folder.rglob("*.safetensors")):
+    if not any(folder.rglob("*.safetensors")) and not any(folder.rglob("*.bin")):
         raise InputError(
-            f"{hub}: the hub has no safetensors weights of it, and no others are downloaded; "
-            "download its folder yourself and convert them as docs/checkpoints.md shows."
+            f"{hub}: the hub has neither safetensors nor .bin weights of it; give another model."
         )
     return folder
 
@@ -108,10 +102,13 @@ def load_prior(
     *,
     device: str | torch.device | None = None,
     class_label: int | None = None,
+    prompt: str | None = None,
     shape: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
+    channels_last: bool = False,
     compile: bool = False,
     config: ConfigLike | None = None,
+    revision: str | None = None,
 ) -> Prior:
     """Load a prior: a bundled name, a folder, a hub id, or a model that is already in memory.
 
@@ -123,8 +120,9 @@ def load_prior(
             - a folder that ``diffsplit train`` or ``diffsplit distill`` wrote, which comes before
               a bundled prior of the same name;
             - a folder in the diffusers layout, or a hub id ``"organization/model"``, with a
-              `UNet2DModel`: a diffusion model, a consistency model, or with an autoencoder a
-              latent one;
+              `UNet2DModel`: a diffusion model, a score network, a rectified flow, a consistency
+              model, or with an autoencoder a latent one; or in the layout of Stable Diffusion 1
+              and 2, with a text encoder;
             - a checkpoint of guided-diffusion (ADM), ``.pt`` or ``.safetensors``, or a folder with
               one and its ``config.yaml``;
             - one of `diffsplit.priors.card_names`, such as ``"ffhq-256-adm"``: a published model,
@@ -134,60 +132,76 @@ def load_prior(
             - a prior, which comes back as it is.
         device: where to compute; by default the CPU, or where a model in memory already is.
         class_label: index of the class of a class-conditional model.
+        prompt: what a text-conditional model is told, by default the empty text; there is no
+            classifier-free guidance. It needs the optional library transformers.
         shape: of the images ``(C, H, W)`` that it has to know; a model of the hub is refused before
-            its weights are downloaded.
-        dtype: `torch.bfloat16` or `torch.float16` lets the network of a prior of our own compute in
-            half precision where that is safe (autocast), and everything around it in that of the
-            images; None leaves all as it is.
-        compile: compile the network with `torch.compile`, of a latent model its denoiser. That
-            takes a minute or so, once for one image and once for more, and needs a C++ compiler.
+            its weights are downloaded. For other sizes see `Prior.at`.
+        dtype: `torch.bfloat16` or `torch.float16` lets the network, of a latent model that of its
+            denoiser, compute in half precision where that is safe (autocast), and everything
+            around it in that of the images; weights stay as they are. None leaves all as it is.
+            A pipeline in memory whose weights are in half precision is used as it is.
+        channels_last: keep the weights of that network in the memory layout that many GPUs are
+            faster with.
+        compile: compile that network with `torch.compile`. That takes a minute or so, once for one
+            image and once for more, and needs a C++ compiler.
         config: of a guided-diffusion checkpoint: its arguments in that project's own words, such as
             ``{"image_size": 256, "num_channels": 128}``, or a YAML or JSON file of them.
+        revision: of a model of the hub: a branch, a tag or a commit; by default the newest.
+
+    A denoiser that comes without its measured error v(σ) gets the one that `diffsplit calibrate`
+    stored on this machine for the same weights, if it did.
 
     Raises:
         InputError: it is for images of another ``shape``, nothing of that name, it cannot be read,
             a hub that does not answer in two seconds, an object of another kind, a device that
-            is not there, a ``dtype`` that it cannot compute in, or it cannot be compiled; of a
-            checkpoint see `diffsplit.priors.adm.load_adm`.
+            is not there, a ``dtype`` that it cannot compute in, it cannot be compiled, or an
+            argument that it has no use for; of a checkpoint see `diffsplit.priors.adm.load_adm`.
+        MissingDependencyError: an optional library that the model needs is not installed.
     """
     place = None if device is None else checked_device(device)
-    if isinstance(source, Prior):
-        prior = source
-    elif isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        prior = _load_named(name, place or torch.device("cpu"), class_label, shape, config)
+    wanted = _Wanted(class_label, prompt, shape, config, revision)
+    if isinstance(source, str | os.PathLike):
+        prior = _load_named(os.fspath(source), place or torch.device("cpu"), wanted)
     else:
-        prior = _assembled(parts_in_memory(source), class_label)
+        wanted.leave_out(type(source).__name__, "config", "revision")
+        if isinstance(source, Prior):
+            wanted.leave_out(type(source).__name__, "class_label", "prompt")
+            prior = source
+        else:
+            prior = assembled(parts_in_memory(source, prompt), class_label)
     _check_shape(prior.shape, shape)
-    if dtype is not None:
-        _set_precision(prior, dtype)
     prior = prior if place is None else prior.to(place)
-    if compile:
-        _compile(prior)
+    apply_options(prior, dtype=dtype, channels_last=channels_last, compile=compile)
+    core = prior.latent if isinstance(prior, LatentModel) else prior
+    if isinstance(core, Denoiser) and prior is not source:
+        attach_curve(core)
     return prior
 
 
-@torch.no_grad()
-def _compile(prior: Prior) -> None:
-    """Compile the networks of a prior, and evaluate one image, which shows whether it can be."""
-    denoiser = prior.latent if isinstance(prior, LatentModel) else prior
-    if not denoiser.networks:
-        raise InputError(f"a {type(prior).__name__} has no network to compile; leave it out.")
-    for network in denoiser.networks:
-        network.compile()
-    x = torch.zeros((1, *denoiser.shape), device=denoiser.device)
-    try:
-        if isinstance(denoiser, Denoiser):
-            denoiser.denoise(x, 1.0)
-        elif isinstance(denoiser, ConsistencyModel):
-            denoiser.consistency(x, 1.0)
-    except Exception as error:  # the compiler may fail in any way
-        for network in denoiser.networks:
-            network._compiled_call_impl = None
-        raise InputError(
-            f"the network cannot be compiled here ({first_line(error)}); install a C++ compiler, "
-            "or leave compile out."
-        ) from error
+@dataclass(frozen=True)
+class _Wanted:
+    """What a caller of `load_prior` says of the model itself."""
+
+    class_label: int | None
+    prompt: str | None
+    shape: Sequence[int] | None
+    config: ConfigLike | None
+    revision: str | None
+
+    def leave_out(self, name: str, *arguments: str) -> None:
+        """Raise InputError if one of these arguments was given."""
+        for argument in arguments:
+            if getattr(self, argument) is not None:
+                raise InputError(f"{name:.200}: {_USELESS[argument]}; leave {argument} out.")
+
+
+_USELESS = {
+    "class_label": "the model knows no classes",
+    "prompt": "the model is told no text",
+    "config": "config is for guided-diffusion checkpoints (.pt, .safetensors or a folder with one)",
+    "revision": "only models of the hub have revisions",
+}
+"""Why an argument does not go with a model."""
 
 
 def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> None:
@@ -195,17 +209,8 @@ def _check_shape(known: Sequence[int] | None, wanted: Sequence[int] | None) -> N
     if known is not None and wanted is not None and tuple(known) != tuple(wanted):
         raise InputError(
             f"the prior knows images of shape {tuple(known)}, and {tuple(wanted)} is wanted; load "
-            "a prior of that size."
+            "a prior of that size, or see Prior.at in Python, where its network takes other sizes."
         )
-
-
-def _set_precision(prior: Prior, dtype: torch.dtype) -> None:
-    if dtype not in HALF or not isinstance(prior, PatchedUNet):
-        raise InputError(
-            f"half precision ({dtype}) of a {type(prior).__name__}: it is torch.bfloat16 or "
-            "torch.float16, and for the pixel networks that this library trains; leave it out."
-        )
-    prior.precision = dtype
 
 
 def load_kind(kind: type[P], source: Any, device: str | torch.device | None = None) -> P:
@@ -219,14 +224,8 @@ def load_kind(kind: type[P], source: Any, device: str | torch.device | None = No
     return prior
 
 
-def _load_named(
-    name: str | bytes,
-    device: torch.device,
-    class_label: int | None,
-    shape: Sequence[int] | None,
-    config: ConfigLike | None,
-) -> Prior:
-    name = os.fsdecode(name)
+def _load_named(name: str | bytes, device: torch.device, wanted: _Wanted) -> Prior:
+    name, shape, config = os.fsdecode(name), wanted.shape, wanted.config
     if name in card_names() and not os.path.exists(name):  # noqa: PTH110
         card = model_card(name)
         _check_shape((card.channels, card.resolution, card.resolution), shape)
@@ -235,30 +234,28 @@ def _load_named(
         else:
             name = card.hub
     if is_checkpoint(name, config is not None):
+        wanted.leave_out(name, "prompt", "revision")
         return load_adm(
-            Path(name), config, device, class_label, lambda known: _check_shape(known, shape)
+            Path(name), config, device, wanted.class_label, lambda known: _check_shape(known, shape)
         )
-    if config is not None:
-        raise InputError(
-            f"{name:.200}: config is for guided-diffusion checkpoints (.pt, .safetensors or a "
-            "folder with one); leave it out."
-        )
+    wanted.leave_out(name, "config")
     folder = Path(name)
     if name in bundled_priors() and not os.path.isfile(folder / CONFIG_NAME):  # noqa: PTH113
         folder = BUNDLE / name
-    if not name or not os.path.isdir(folder):  # noqa: PTH112 (a path may be too long for pathlib)
-        if not HUB_ID.fullmatch(name):
-            raise InputError(
-                f"{name:.200}: no such prior; give one of the bundled "
-                f"({', '.join(bundled_priors())}), a published one (`diffsplit priors list`), a "
-                "folder or a checkpoint of a diffusion model, or a hub id of the form "
-                "organization/model."
-            )
-        folder = snapshot(name, lambda described: _check_known(described, shape))
+    if name and os.path.isdir(folder):  # noqa: PTH112 (a path may be too long for pathlib)
+        wanted.leave_out(name, "revision")
+    elif HUB_ID.fullmatch(name):
+        folder = snapshot(name, lambda found: _check_known(found, shape), wanted.revision)
+    else:
+        raise InputError(
+            f"{name:.200}: no such prior; give one of the bundled "
+            f"({', '.join(bundled_priors())}), a published one (`diffsplit priors list`), a "
+            "folder or a checkpoint of a diffusion model, or a hub id of the form "
+            "organization/model."
+        )
     if not (folder / CONFIG_NAME).is_file():
-        return _assembled(read_parts(folder, device), class_label)
-    if class_label is not None:
-        raise InputError(f"{name}: the model knows no classes; leave class_label out.")
+        return assembled(read_parts(folder, device, wanted.prompt), wanted.class_label)
+    wanted.leave_out(name, "class_label", "prompt")
     kind = read_config(folder).get("format")
     return OWN.get(kind if isinstance(kind, str) else "", EDMPrior).load(folder, device)
 
@@ -267,20 +264,3 @@ def _check_known(folder: Path, shape: Sequence[int] | None) -> None:
     if not (folder / CONFIG_NAME).is_file():
         check_kinds(folder)
         _check_shape(announced_shape(folder), shape)
-
-
-def _assembled(parts: Parts, class_label: int | None) -> Prior:
-    """The prior of the kind that these parts make, or an InputError if they make none."""
-    try:
-        unet, scheduler = with_label(parts.unet, class_label), parts.scheduler
-        if parts.autoencoder is not None:
-            latent = DiffusersPrior.scheduled(unet, scheduler)
-            return LatentPrior.from_models(parts.autoencoder, latent)
-        if scheduler.get("_class_name") == SCHEDULER:
-            names = ("sigma_data", "sigma_min", "sigma_max")
-            return ConsistencyPrior(unet, **{n: scheduler[n] for n in names if n in scheduler})
-        return DiffusersPrior.scheduled(unet, scheduler)
-    except MissingDependencyError:
-        raise
-    except Exception as error:  # a stranger's configuration may break a constructor in any way
-        raise InputError(f"{parts.name}: {first_line(error)}.") from error

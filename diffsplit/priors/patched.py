@@ -8,7 +8,7 @@ which suits its sinusoidal time embedding.
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,11 +20,13 @@ from diffsplit.errors import InputError
 from diffsplit.priors.base import Denoiser, Prior
 from diffsplit.priors.checks import check_levels
 from diffsplit.priors.error_curve import ErrorCurve
+from diffsplit.priors.parts import load_part
+from diffsplit.priors.precision import lowered
+from diffsplit.priors.sizes import resized, side_multiple
 from diffsplit.priors.storage import (
     described,
     diffusers_class,
     image_sides,
-    load_part,
     save_part,
     write_folder,
 )
@@ -176,14 +178,16 @@ class PatchedUNet(Prior):
         """F of ``(B, inputs · C, H, W)``, scaled, at levels ``(B,)``, in the dtype of ``x``."""
         patches = pixel_unshuffle(x, self.patch).to(self.unet.dtype)
         patches = patches.contiguous(memory_format=torch.channels_last)  # faster by a tenth
-        lower = self.precision is not None
-        with torch.autocast(x.device.type, self.precision) if lower else nullcontext():
+        with lowered(x.device, self.precision):
             f = self.unet(patches, NOISE_SCALE * sigma.log(), return_dict=False)[0]
         return pixel_shuffle(f.to(x.dtype).contiguous(), self.patch)
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         return (self.unet,)
+
+    def at(self, shape: Sequence[int]) -> Self:
+        return resized(self, shape, self.patch * side_multiple(self.unet))
 
     def describe(self) -> dict[str, object]:
         return {**super().describe(), **self.facts}

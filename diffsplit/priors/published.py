@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.priors.storage import diffusers_class, load_part, read_json
+from diffsplit.priors.parts import load_part
+from diffsplit.priors.storage import diffusers_class, read_json
+from diffsplit.priors.text import TEXT_NETWORK, check_text_network, embedded, read_text
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DModel, VQModel
 
 __all__ = [
-    "LabeledUNet",
     "Parts",
     "announced_shape",
     "check_kinds",
     "parts_in_memory",
     "read_parts",
-    "with_label",
 ]
 
 NETWORK = "UNet2DModel"
@@ -38,12 +38,14 @@ class Parts:
     Attributes:
         scheduler: the noise schedule, as diffusers writes it; empty where there is none.
         autoencoder: of a latent model, else None.
+        text: what every evaluation is told, embedded ``(tokens, width)``; None for nothing.
     """
 
     name: str
     unet: UNet2DModel
     scheduler: dict[str, Any]
     autoencoder: AutoencoderKL | VQModel | None = None
+    text: Tensor | None = None
 
 
 def check_kinds(folder: Path) -> dict[str, str]:
@@ -55,11 +57,16 @@ def check_kinds(folder: Path) -> dict[str, str]:
     configs = {place: _read(folder / place / "config.json") for place in places}
     kinds = {place: str(c.get("_class_name", NETWORK)) for place, c in configs.items() if c}
     for place, kind in kinds.items():
-        if kind not in (AUTOENCODERS.values() if place in AUTOENCODERS else [NETWORK]):
+        if kind not in (
+            AUTOENCODERS.values() if place in AUTOENCODERS else [NETWORK, TEXT_NETWORK]
+        ):
             raise InputError(
                 f"{folder}: its {place or 'network'} is a {kind:.40}; a prior is made of a "
                 f"{NETWORK}, and of an AutoencoderKL or a VQModel for latents."
             )
+    if kinds.get(places[0]) == TEXT_NETWORK:
+        encoder = _read(folder / "text_encoder" / "config.json")
+        check_text_network(str(folder), configs[places[0]], encoder)
     if places[0] not in kinds:
         raise InputError(
             f"{folder}: no readable diffusers model; give a folder with the config.json and the "
@@ -82,14 +89,26 @@ def announced_shape(folder: Path) -> tuple[int, int, int] | None:
     return channels, factor * size, factor * size
 
 
-def read_parts(folder: Path, device: str | torch.device) -> Parts:
-    """The parts of a pipeline (``unet/``, ``scheduler/``, ``vae/``, ``vqvae/``) or bare network."""
+def read_parts(folder: Path, device: str | torch.device, prompt: str | None) -> Parts:
+    """The parts of a pipeline (``unet/``, ``scheduler/``, ``vae/``, ``vqvae/``) or bare network.
+
+    Args:
+        prompt: of a network that is told a text; None for the empty one, and for other networks.
+    """
     kinds = check_kinds(folder)
     (place, kind), *others = kinds.items()
-    inner = folder / "scheduler" if place else folder
+    _check_prompt(kind, prompt, str(folder))
+    text = read_text(folder, prompt or "") if kind == TEXT_NETWORK else None
+    apart = folder / "scheduler"
+    inner = apart if place or apart.is_dir() else folder
     autoencoder = next((load_part(kind, folder, part, device) for part, kind in others), None)
     unet = load_part(kind, folder, place, device)
-    return Parts(str(folder), unet, _read(inner / "scheduler_config.json"), autoencoder)
+    return Parts(str(folder), unet, _read(inner / "scheduler_config.json"), autoencoder, text)
+
+
+def _check_prompt(kind: str, prompt: str | None, name: str) -> None:
+    if prompt is not None and kind != TEXT_NETWORK:
+        raise InputError(f"{name}: the model is told no text; leave prompt out.")
 
 
 def _place(folder: Path) -> str:
@@ -102,10 +121,13 @@ def _read(file: Path) -> dict[str, Any]:
     return read_json(file, "not readable", "download the model again") if file.is_file() else {}
 
 
-def parts_in_memory(source: Any) -> Parts:
+def parts_in_memory(source: Any, prompt: str | None) -> Parts:
     """The parts of a pipeline, or of a pair ``(network, scheduler)``; else an InputError.
 
     The networks are set to evaluate (no dropout); their weights are left alone.
+
+    Args:
+        prompt: see `read_parts`.
     """
     if isinstance(source, tuple | list) and len(source) == 2:
         (unet, scheduler), autoencoder = source, None
@@ -121,7 +143,9 @@ def parts_in_memory(source: Any) -> Parts:
             )
     config = getattr(scheduler, "config", None)
     known = *map(diffusers_class, AUTOENCODERS.values()), type(None)
-    is_network = isinstance(getattr(unet, "_orig_mod", unet), diffusers_class(NETWORK))  # compiled
+    network = getattr(unet, "_orig_mod", unet)  # of a compiled one
+    is_text = hasattr(source, "text_encoder") and isinstance(network, diffusers_class(TEXT_NETWORK))
+    is_network = is_text or isinstance(network, diffusers_class(NETWORK))
     if not (is_network and isinstance(config, Mapping) and isinstance(autoencoder, known)):
         found = [type(part).__name__ for part in (unet, scheduler, autoencoder) if part is not None]
         raise InputError(
@@ -134,40 +158,13 @@ def parts_in_memory(source: Any) -> Parts:
     for model in (unet, autoencoder):
         if isinstance(model, torch.nn.Module):
             model.eval()
-    return Parts(name, cast(Any, unet), schedule, cast(Any, autoencoder))
+    _check_prompt(type(network).__name__, prompt, name)
+    text = _text_in_memory(source, name, prompt) if is_text else None
+    return Parts(name, cast(Any, unet), schedule, cast(Any, autoencoder), text)
 
 
-class LabeledUNet(torch.nn.Module):
-    """A class-conditional `UNet2DModel` of which every evaluation gets the class ``label``."""
-
-    def __init__(self, unet: UNet2DModel, label: int) -> None:
-        super().__init__()
-        self.unet, self.label = unet, label
-        self.config = unet.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        result: torch.dtype = self.unet.dtype
-        return result
-
-    def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        labels = torch.full((len(x),), self.label, device=x.device)
-        result: tuple[Tensor] = self.unet(x, timestep, class_labels=labels, return_dict=return_dict)
-        return result
-
-
-def with_label(unet: UNet2DModel, label: int | None) -> UNet2DModel:
-    """The network with its class chosen, or itself where it knows no classes."""
-    conditional = unet.class_embedding is not None
-    classes = unet.config.num_class_embeds
-    if conditional and label is None:
-        raise InputError(
-            f"the model knows {classes or 'several'} classes; give the index of one as class_label."
-        )
-    if label is None:
-        return unet
-    if not conditional:
-        raise InputError("the model knows no classes; leave class_label out.")
-    if not isinstance(label, int) or not 0 <= label < (classes or label + 1):
-        raise InputError(f"class {label} does not exist; give one from 0 to {(classes or 0) - 1}.")
-    return LabeledUNet(unet, label)
+def _text_in_memory(pipeline: Any, name: str, prompt: str | None) -> Tensor:
+    encoder, tokenizer = pipeline.text_encoder, getattr(pipeline, "tokenizer", None)
+    known = {} if encoder is None or tokenizer is None else encoder.config.to_dict()
+    check_text_network(name, pipeline.unet.config, known)
+    return embedded(encoder, tokenizer, prompt or "")

@@ -11,6 +11,7 @@ needs hours to reach the error that it starts from here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
+from diffsplit.priors.base import Prior
 from diffsplit.priors.error_curve import ErrorCurve
 from diffsplit.priors.gaussian_spectrum import GaussianSpectrum
 from diffsplit.priors.patched import PatchedDenoiser, PatchedUNet
@@ -73,6 +75,10 @@ class ResidualUNet(PatchedUNet):
     def output_scale(self, sigma: Tensor) -> Tensor:
         """√v_G(σ), what F is multiplied by, ``(B,)`` for σ ``(B,)``."""
         return self.gaussian.error(sigma).sqrt()
+
+    def at(self, shape: Sequence[int]) -> Self:
+        """Another size is refused: the Wiener filter was fitted to images of one size."""
+        return Prior.at(self, shape)
 
     def to(self, device: str | torch.device) -> Self:
         self.gaussian.to(device)

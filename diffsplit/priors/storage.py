@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffsplit.arguments import are_counts
-from diffsplit.devices import checked_device
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.io.files import atomic_folder
 
@@ -23,7 +22,6 @@ __all__ = [
     "diffusers_class",
     "first_line",
     "image_sides",
-    "load_part",
     "read_config",
     "read_json",
     "read_tensors",
@@ -34,12 +32,6 @@ __all__ = [
 
 CONFIG_NAME = "prior.json"
 VERSION = 1
-LOADING: dict[str, Any] = {
-    "torch_dtype": torch.float32,
-    "use_safetensors": True,
-    "low_cpu_mem_usage": False,  # the default warns where accelerate is not installed
-}
-"""How the weights of every model are read."""
 
 
 def read_json(file: Path, fault: str, advice: str) -> dict[str, Any]:
@@ -116,24 +108,6 @@ def diffusers_class(name: str) -> Any:
             f"diffusers cannot be imported here ({str(error).strip().splitlines()[-1]}); install "
             "the builds of PyTorch and torchvision that belong together, or uninstall torchvision."
         ) from error
-
-
-def load_part(kind: str, folder: Path, part: str, device: str | torch.device) -> Any:
-    """One model of a folder, in float32, for evaluation alone.
-
-    Args:
-        kind: its class in diffusers.
-        part: its subfolder; "" for the folder itself.
-    """
-    model_class = diffusers_class(kind)
-    try:
-        model = model_class.from_pretrained(str(folder), subfolder=part or None, **LOADING)
-    except Exception as error:  # a stranger's configuration may break a constructor in any way
-        raise InputError(
-            f"{folder / part}: no readable {kind} ({first_line(error)}); give a folder in the "
-            "diffusers layout with safetensors weights."
-        ) from error
-    return model.eval().requires_grad_(False).to(checked_device(device))
 
 
 def image_sides(unet: Any) -> tuple[int, int]:
