@@ -54,6 +54,33 @@ def test_a_published_latent_pipeline_with_a_vq_autoencoder_loads_and_honors_its_
     torch.testing.assert_close(prior.latent.denoise(z, 0.9), expected.denoise(z, 0.9))
 
 
+def _forget_scaling(config):
+    facts = json.loads(config.read_text())
+    del facts["scaling_factor"]
+    config.write_text(json.dumps(facts))
+
+
+def test_a_vq_autoencoder_from_before_there_was_a_scaling_has_none(tmp_path):
+    """As CompVis/ldm-celebahq-256, whose file is of diffusers 0.1.2; a KL one has its default."""
+    from diffusers import DDIMScheduler, LDMPipeline, VQModel
+
+    LDMPipeline(tiny_vq(0.3), tiny_unet(3, 8), DDIMScheduler()).save_pretrained(tmp_path / "vq")
+    _forget_scaling(tmp_path / "vq" / "vqvae" / "config.json")
+    loaded = LDMPipeline.from_pretrained(tmp_path / "vq")
+    assert loaded.vqvae.config.scaling_factor == 0.18215
+    x = _randn(2, 3, 16, 16, dtype=torch.float32)
+    for source in (tmp_path / "vq", loaded):
+        prior = load_prior(source)
+        torch.testing.assert_close(prior.encode(x), loaded.vqvae.encode(x).latents)
+    config = {k: v for k, v in tiny_vq(0.3).config.items() if k[0] != "_" and k != "scaling_factor"}
+    made = LDMPipeline(VQModel(**config), tiny_unet(3, 8), DDIMScheduler())
+    assert load_prior(made).scaling == 0.18215
+    for part, model in (("vae", tiny_kl()), ("unet", tiny_unet(4, 8))):
+        model.save_pretrained(tmp_path / "kl" / part)
+    _forget_scaling(tmp_path / "kl" / "vae" / "config.json")
+    assert load_prior(tmp_path / "kl").scaling == 0.18215
+
+
 def test_a_class_conditional_latent_pipeline_with_a_kl_autoencoder_evaluates_one_class(tmp_path):
     from diffusers import DDPMScheduler
 

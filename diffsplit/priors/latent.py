@@ -119,7 +119,8 @@ class LatentPrior(LatentModel):
 
         Args:
             latent: the denoiser of scaled latents; its ``bounds`` are set to None.
-            scaling, shift: those of the autoencoder's configuration if None.
+            scaling, shift: those of the autoencoder's configuration if None; a `VQModel` from a
+                file that names no scaling has none, see `_scaling`.
         """
         config = autoencoder.config
         if latent.shape[0] != config.latent_channels:
@@ -139,7 +140,7 @@ class LatentPrior(LatentModel):
 
         factor = 2 ** (len(config.block_out_channels) - 1)
         shape = (config.in_channels, *(factor * side for side in latent.shape[1:]))
-        scaling = float(config.scaling_factor) if scaling is None else scaling
+        scaling = _scaling(autoencoder) if scaling is None else scaling
         shift = float(getattr(config, "shift_factor", None) or 0.0) if shift is None else shift
         latent.bounds = None
         result = cls(shape, encode, decode, latent, scaling, shift, facts=facts)
@@ -186,3 +187,17 @@ class LatentPrior(LatentModel):
             )
             scaling, shift = float(config["scaling"]), float(config["shift"])
             return cls.from_models(autoencoder, latent, scaling, shift, dict(config["facts"]))
+
+
+def _scaling(autoencoder: AutoencoderKL | VQModel) -> float:
+    """What the latents of an autoencoder are multiplied by, as its configuration says.
+
+    Latent models with a `VQModel` did not scale their latents when `scaling_factor` was introduced.
+    A file without this entry is from before, and its scaling is 1, as in Rombach et al. 2022. The
+    default of the class, 0.18215, is that of Stable Diffusion's `AutoencoderKL`.
+    """
+    config = autoencoder.config
+    from_file = config.get("_name_or_path") is not None
+    default = "scaling_factor" in config.get("_use_default_values", ())
+    kind = str(config.get("_class_name", type(autoencoder).__name__))
+    return 1.0 if from_file and default and kind == "VQModel" else float(config.scaling_factor)
