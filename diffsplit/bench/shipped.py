@@ -25,9 +25,9 @@ SHORTER: dict[str, dict[str, Any]] = {
     "mcg": {"steps": 100},
     "daps": {"levels": 20},
     "red-diff": {"steps": 100},
-    "latent-dps": {"steps": 100},
-    "psld": {"steps": 100},
-    "resample": {"steps": 100, "latent_steps": 50},
+    "latent-dps": {"steps": 50},
+    "psld": {"steps": 50},
+    "resample": {"steps": 50, "latent_steps": 20},
 }
 """Settings of a cut for solvers that take a thousand evaluations in the papers."""
 CUTS: dict[str, dict[str, Any]] = {
