@@ -92,5 +92,5 @@ def test_a_network_that_cannot_be_compiled_stays_as_it_was_and_a_sentence_says_s
     with pytest.raises(InputError, match=r"cannot be compiled here .*no compiler"):
         load_prior(prior, compile=True)
     assert prior.denoise(noise(1, 3, 16, 16), 1.0).isfinite().all()
-    with pytest.raises(InputError, match="no network to compile"):
+    with pytest.raises(InputError, match="has no network, and compile is for networks"):
         load_prior(GaussianPrior((3, 16, 16), 0.25), compile=True)

@@ -105,8 +105,8 @@ def test_compile_compiles_the_network_that_is_evaluated(
     [
         ({"dtype": torch.float64}, "half precision"),
         ({"dtype": torch.bfloat16}, "half precision"),
-        ({"channels_last": True}, "no network, for which channels_last is"),
-        ({"compile": True}, "no network, for which compile is"),
+        ({"channels_last": True}, "no network, and channels_last is"),
+        ({"compile": True}, "no network, and compile is"),
         ({"class_label": 3}, "knows no classes; leave class_label out"),
         ({"prompt": "a cat"}, "told no text; leave prompt out"),
         ({"config": {}}, "for guided-diffusion"),

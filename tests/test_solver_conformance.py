@@ -147,7 +147,7 @@ CASES = {
     "ReSample, own operator": Case(
         ReSample(steps=30, step_size=0.1, latent_steps=20), "own, noise", latent
     ),
-    "DPS": Case(solvers.DPS(steps=40, zeta=1.0), "blur, noise"),
+    "DPS": Case(solvers.DPS(steps=40, zeta=0.04), "blur, noise"),
     "MCG": Case(solvers.MCG(steps=40, cutoff=0.2), "blur, exact"),
     "PiGDM": Case(solvers.PiGDM(steps=20), "mask, noise"),
     "DiffPIR": Case(solvers.DiffPIR(15, 4.0, 1.0, "quadratic"), "mask, 2 bits"),

@@ -38,7 +38,7 @@ def apply_options(
 def _networks(prior: Prior, option: str) -> tuple[nn.Module, ...]:
     if not prior.networks:
         raise InputError(
-            f"a {type(prior).__name__} has no network, for which {option} is; leave it out."
+            f"a {type(prior).__name__} has no network, and {option} is for networks; leave it out."
         )
     return prior.networks
 
