@@ -36,9 +36,9 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import Spacing, ddpm_grid
 from diffsplit.solvers.any_channel import AnyChannelSolver, family_of, with_noise_floor
-from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number
-from diffsplit.solvers.guidance.gradient import start
+from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number, zeros_for
 from diffsplit.solvers.splitting.half_quadratic import half_quadratic
+from diffsplit.solvers.variance_preserving import first_noise
 
 __all__ = ["DiffPIR"]
 
@@ -115,7 +115,8 @@ class DiffPIR(AnyChannelSolver):
     def _recover(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
-        noisy, sigmas = with_noise_floor(problem, NOISE_FLOOR), self._levels()
+        noisy = with_noise_floor(problem, NOISE_FLOOR)
+        sigmas = ddpm_grid(self.steps, spacing=self.spacing)
 
         def data_step(z: Tensor, sigma: float) -> Tensor:
             mu = self.lam / sigma**2
@@ -123,8 +124,5 @@ class DiffPIR(AnyChannelSolver):
                 return exact_step(noisy, y, z, mu)
             return adam_step(noisy, y, z, mu, self.gradient_steps, self.gradient_size)
 
-        x = start(noisy, y, sigmas[0], generator)
+        x = first_noise(zeros_for(problem, y), sigmas[0], generator)
         return half_quadratic(prior, x, sigmas, data_step, self.zeta, generator)
-
-    def _levels(self) -> list[float]:
-        return ddpm_grid(self.steps, spacing=self.spacing)
