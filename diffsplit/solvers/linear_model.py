@@ -28,6 +28,7 @@ from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like, seeded
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm, Solver
+from diffsplit.solvers.linear.base import as_numbers
 from diffsplit.solvers.problem_facts import MEAN_SQUARE
 
 __all__ = ["LinearModelSolver", "LinearReading", "Reading", "read_as_linear"]
@@ -63,13 +64,12 @@ def read_as_linear(problem: Problem, y: Tensor, reading: Reading = "literal") ->
     if reading == "bussgang":
         scale = float(s.square().mean() / (s * value).mean())
     sigma = float((scale * value - s).square().mean().sqrt())
-    numbers = channel.value(y)
-    floats = numbers if numbers.is_floating_point() else numbers.float()
     note = (
         f"the measurements of {channel} were read as A x plus Gaussian noise of {sigma:.2g}, "
         f"each as {scale:.3g} times its value"
     )
-    return LinearReading(Problem(problem.operator, GaussianNoise(sigma)), scale * floats, note)
+    linear = Problem(problem.operator, GaussianNoise(sigma))
+    return LinearReading(linear, scale * as_numbers(problem, y), note)
 
 
 @dataclass(frozen=True)
