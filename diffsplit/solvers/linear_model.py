@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -31,7 +32,7 @@ from diffsplit.solvers.base import Algorithm, Solver
 from diffsplit.solvers.linear.base import as_numbers
 from diffsplit.solvers.problem_facts import MEAN_SQUARE
 
-__all__ = ["LinearModelSolver", "LinearReading", "Reading", "read_as_linear"]
+__all__ = ["LinearModelSolver", "LinearReading", "Reading", "read_as_linear", "solved_as_linear"]
 
 Reading = Literal["literal", "bussgang"]
 PROBES = 10_000
@@ -72,6 +73,26 @@ def read_as_linear(problem: Problem, y: Tensor, reading: Reading = "literal") ->
     return LinearReading(linear, scale * as_numbers(problem, y), note)
 
 
+def solved_as_linear(
+    solve: Callable[[Problem, Tensor], Algorithm],
+    problem: Problem,
+    y: Tensor,
+    reading: Reading,
+    reason: str = "",
+) -> Algorithm:
+    """Run an algorithm on the linear reading of a problem; its answer says what was read how.
+
+    Args:
+        solve: from a problem in Gaussian noise and its measurements to the algorithm.
+        reason: why it was read so, to be said with it.
+    """
+    linear = read_as_linear(problem, y, reading)
+    answer = yield from solve(linear.problem, linear.y)
+    if not linear.note:
+        return answer
+    return replace(answer, note=f"{linear.note}: {reason}." if reason else f"{linear.note}.")
+
+
 @dataclass(frozen=True)
 class LinearModelSolver(Solver):
     """A method that knows Gaussian noise alone; other channels are read as linear, and it says so.
@@ -96,7 +117,8 @@ class LinearModelSolver(Solver):
         """The algorithm, for Gaussian noise."""
 
     def _solve(self, problem: Problem, y: Tensor, prior: Any, generator: Generators) -> Algorithm:
-        linear = read_as_linear(problem, y, self.reading)
-        answer = yield from self._solve_linear(linear.problem, linear.y, prior, generator)
-        note = f"{linear.note}: this method knows no other channel." if linear.note else ""
-        return replace(answer, note=note)
+        def solve(linear: Problem, numbers: Tensor) -> Algorithm:
+            return self._solve_linear(linear, numbers, prior, generator)
+
+        reason = "this method knows no other channel"
+        return solved_as_linear(solve, problem, y, self.reading, reason)
