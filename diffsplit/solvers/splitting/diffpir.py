@@ -42,7 +42,8 @@ from diffsplit.solvers.variance_preserving import first_noise
 
 __all__ = ["DiffPIR"]
 
-NOISE_FLOOR = 0.002
+CODE_FLOOR = 0.002
+"""The noise that the authors' code takes for none, on [-1, 1]."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "inpainting": {"lam": 0.25, "zeta": 1.0},
     "super-resolution": {"lam": 1.75, "zeta": 0.25},
@@ -108,14 +109,14 @@ class DiffPIR(AnyChannelSolver):
 
     def _check_model(self, problem: Problem, prior: Denoiser) -> None:
         if self.data_step == "exact":
-            check_exact(with_noise_floor(problem, NOISE_FLOOR))
+            check_exact(with_noise_floor(problem, CODE_FLOOR))
         else:
             check_gradient(problem.channel)
 
     def _recover(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
-        noisy = with_noise_floor(problem, NOISE_FLOOR)
+        noisy = with_noise_floor(problem, CODE_FLOOR)
         sigmas = ddpm_grid(self.steps, spacing=self.spacing)
 
         def data_step(z: Tensor, sigma: float) -> Tensor:
