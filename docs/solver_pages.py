@@ -39,7 +39,7 @@ RESTORATION = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deb
 QUICKER: dict[str, dict[str, Any]] = {
     "dcdp-latent": {"consistency": "pixel"},
     "qcs-sgm": {"levels": 100},
-    "dps": {"steps": 300, "zeta": 1.0},
+    "dps": {"steps": 300},
     "mcg": {"steps": 100},
     "red-diff": {"steps": 100},
     "daps": {"levels": 40},

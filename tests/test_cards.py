@@ -177,6 +177,17 @@ def test_the_list_names_every_prior_and_what_is_missing(
     assert "Commands" in capsys.readouterr().out
 
 
+def test_names_in_the_list_are_whole_in_a_narrow_terminal(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("priors", "list") == 0
+    out = capsys.readouterr().out
+    names = {line.split()[1] for line in out.splitlines() if line.startswith("│")}
+    assert {*bundled_priors(), *card_names()} <= names
+    assert "…" not in out
+
+
 def test_a_card_is_shown_with_what_is_not_known(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

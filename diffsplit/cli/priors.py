@@ -34,7 +34,10 @@ def list_() -> None:
     Examples:
         diffsplit priors list
     """
-    table = Table("prior", "kind", "of what", "needs")
+    table = Table()
+    table.add_column("prior", no_wrap=True)  # names are there to be copied
+    for heading in ("kind", "of what", "needs"):
+        table.add_column(heading, overflow="fold")
     for name in bundled_priors():
         facts = bundled_facts(name)
         rows = name, facts["kind"], facts.get("data", ""), "nothing: it is bundled"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from diffsplit.noise import Generators
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm, Solver
-from diffsplit.solvers.linear_model import Reading, read_as_linear
+from diffsplit.solvers.linear_model import Reading, solved_as_linear
 
 __all__ = ["AnyChannelSolver", "Family", "family_of", "with_noise_floor"]
 
@@ -59,12 +59,12 @@ class AnyChannelSolver(Solver):
         """The algorithm, for the problem as it is read."""
 
     def _solve(self, problem: Problem, y: Tensor, prior: Any, generator: Generators) -> Algorithm:
-        if not self._reads(problem):
-            return (yield from self._recover(problem, y, prior, generator))
-        assert self.reading is not None  # _reads saw to it
-        linear = read_as_linear(problem, y, self.reading)
-        answer = yield from self._recover(linear.problem, linear.y, prior, generator)
-        return replace(answer, note=f"{linear.note}.")
+        def solve(problem: Problem, y: Tensor) -> Algorithm:
+            return self._recover(problem, y, prior, generator)
+
+        if self.reading is None:
+            return solve(problem, y)
+        return solved_as_linear(solve, problem, y, self.reading)
 
 
 def family_of(problem: Problem) -> Family:

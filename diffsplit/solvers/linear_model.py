@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,9 +29,10 @@ from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like, seeded
 from diffsplit.problem import Problem
 from diffsplit.solvers.base import Algorithm, Solver
+from diffsplit.solvers.linear.base import as_numbers
 from diffsplit.solvers.problem_facts import MEAN_SQUARE
 
-__all__ = ["LinearModelSolver", "LinearReading", "Reading", "read_as_linear"]
+__all__ = ["LinearModelSolver", "LinearReading", "Reading", "read_as_linear", "solved_as_linear"]
 
 Reading = Literal["literal", "bussgang"]
 PROBES = 10_000
@@ -63,13 +65,32 @@ def read_as_linear(problem: Problem, y: Tensor, reading: Reading = "literal") ->
     if reading == "bussgang":
         scale = float(s.square().mean() / (s * value).mean())
     sigma = float((scale * value - s).square().mean().sqrt())
-    numbers = channel.value(y)
-    floats = numbers if numbers.is_floating_point() else numbers.float()
     note = (
         f"the measurements of {channel} were read as A x plus Gaussian noise of {sigma:.2g}, "
         f"each as {scale:.3g} times its value"
     )
-    return LinearReading(Problem(problem.operator, GaussianNoise(sigma)), scale * floats, note)
+    linear = Problem(problem.operator, GaussianNoise(sigma))
+    return LinearReading(linear, scale * as_numbers(problem, y), note)
+
+
+def solved_as_linear(
+    solve: Callable[[Problem, Tensor], Algorithm],
+    problem: Problem,
+    y: Tensor,
+    reading: Reading,
+    reason: str = "",
+) -> Algorithm:
+    """Run an algorithm on the linear reading of a problem; its answer says what was read how.
+
+    Args:
+        solve: from a problem in Gaussian noise and its measurements to the algorithm.
+        reason: why it was read so, to be said with it.
+    """
+    linear = read_as_linear(problem, y, reading)
+    answer = yield from solve(linear.problem, linear.y)
+    if not linear.note:
+        return answer
+    return replace(answer, note=f"{linear.note}: {reason}." if reason else f"{linear.note}.")
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,8 @@ class LinearModelSolver(Solver):
         """The algorithm, for Gaussian noise."""
 
     def _solve(self, problem: Problem, y: Tensor, prior: Any, generator: Generators) -> Algorithm:
-        linear = read_as_linear(problem, y, self.reading)
-        answer = yield from self._solve_linear(linear.problem, linear.y, prior, generator)
-        note = f"{linear.note}: this method knows no other channel." if linear.note else ""
-        return replace(answer, note=note)
+        def solve(linear: Problem, numbers: Tensor) -> Algorithm:
+            return self._solve_linear(linear, numbers, prior, generator)
+
+        reason = "this method knows no other channel"
+        return solved_as_linear(solve, problem, y, self.reading, reason)

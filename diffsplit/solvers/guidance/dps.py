@@ -33,10 +33,11 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.any_channel import AnyChannelSolver, family_of
-from diffsplit.solvers.base import Algorithm, is_number
-from diffsplit.solvers.guidance.gradient import alpha, clipped_vjp, root_misfit_grad, start
+from diffsplit.solvers.base import Algorithm, is_number, zeros_for
+from diffsplit.solvers.guidance.gradient import clipped_vjp, root_misfit_grad
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
+from diffsplit.solvers.variance_preserving import first_noise, vp_step
 
 __all__ = ["DPS"]
 
@@ -88,11 +89,11 @@ class DPS(AnyChannelSolver):
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
         sigmas, whole = ddpm_grid(self.steps), self.zeta * STEPS / self.steps
-        x = start(problem, y, sigmas[0], generator)
+        x = first_noise(zeros_for(problem, y), sigmas[0], generator)
         for sigma, after in itertools.pairwise(sigmas):
             clean, pullback = clipped_vjp(prior, x, sigma)
             gradient = pullback(root_misfit_grad(problem, clean, y))
-            step = whole / (alpha(after) * alpha(sigma))
+            step = whole * vp_step(sigma, after)
             x = stepped(x, clean, sigma, after, generator) - step * gradient
             yield State(sigma, clean)
         return Answer(x)

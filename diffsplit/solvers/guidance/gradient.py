@@ -1,33 +1,16 @@
-"""What guidance shares: where it starts, and the gradient of a misfit through the network.
-
-The papers write their updates for x_t = α_t x, with α = 1/√(1 + σ²). An update
-x_{t'} ← x_{t'} − ζ ∇_{x_t} f is x ← x − ζ/(α' α) ∇_x f in the units of x = x0 + σ n.
-"""
+"""What guidance shares: the gradient of a misfit through the network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import zeros_for
 
-__all__ = ["alpha", "clipped_vjp", "per_norm", "root_misfit_grad", "start"]
-
-
-def alpha(sigma: float) -> float:
-    """α = 1/√(1 + σ²), the scale of the clean image in a variance-preserving model."""
-    return 1 / math.sqrt(1 + sigma**2)
-
-
-def start(problem: Problem, y: Tensor, sigma: float, generator: Generators) -> Tensor:
-    """Where a variance-preserving model starts: √(1 + σ²) n, ``(B, *shape_in)``."""
-    return randn_like(zeros_for(problem, y), generator) / alpha(sigma)
+__all__ = ["clipped_vjp", "per_norm", "root_misfit_grad"]
 
 
 def clipped_vjp(

@@ -35,11 +35,12 @@ from diffsplit.operators import LinearOperator, ScaledIdentity
 from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
-from diffsplit.solvers.base import Algorithm, is_number
-from diffsplit.solvers.guidance.gradient import alpha, clipped_vjp, per_norm, start
+from diffsplit.solvers.base import Algorithm, is_number, zeros_for
+from diffsplit.solvers.guidance.gradient import clipped_vjp, per_norm
 from diffsplit.solvers.linear_model import LinearModelSolver
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
+from diffsplit.solvers.variance_preserving import alpha, first_noise, vp_step
 
 __all__ = ["MCG"]
 
@@ -93,12 +94,12 @@ class MCG(LinearModelSolver):
     ) -> Algorithm:
         sigmas, space = ddpm_grid(self.steps), _MeasuredSpace(problem.operator, self.cutoff)
         measured = space.pseudo_inverse(y)
-        x = start(problem, y, sigmas[0], generator)
+        x = first_noise(zeros_for(problem, y), sigmas[0], generator)
         for sigma, after in itertools.pairwise(sigmas):
             clean, pullback = clipped_vjp(prior, x, sigma)
             miss = space.project(clean) - measured
             gradient = pullback(per_norm(miss, miss.flatten(1).norm(dim=1)))
-            step = self.zeta / (alpha(after) * alpha(sigma))
+            step = self.zeta * vp_step(sigma, after)
             x = stepped(x, clean, sigma, after, generator) - step * gradient
             level = after if self.level == "reached" else sigma
             share = alpha(level) / alpha(after)

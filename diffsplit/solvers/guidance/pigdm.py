@@ -31,12 +31,12 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.any_channel import with_noise_floor
-from diffsplit.solvers.base import TINY, Algorithm, is_number
-from diffsplit.solvers.guidance.gradient import alpha, start
+from diffsplit.solvers.base import TINY, Algorithm, is_number, zeros_for
 from diffsplit.solvers.linear_model import LinearModelSolver
 from diffsplit.solvers.problem_facts import NOISE_FLOOR
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
+from diffsplit.solvers.variance_preserving import alpha, first_noise
 
 __all__ = ["PiGDM"]
 
@@ -82,7 +82,7 @@ class PiGDM(LinearModelSolver):
     ) -> Algorithm:
         noisy = with_noise_floor(problem, NOISE_FLOOR)
         sigmas, v = ddpm_grid(self.steps), self.variance
-        x = start(noisy, y, sigmas[0], generator)
+        x = first_noise(zeros_for(problem, y), sigmas[0], generator)
         for sigma, after in itertools.pairwise(sigmas):
             clean, pullback = prior.vjp(x, sigma)
             r2 = v * sigma**2 / (v + sigma**2)

@@ -3,15 +3,13 @@
     ẑ = D(z, σ) + κ (z − D(z, σ)),   x̂ = decoder(ẑ)
     (u, w) ↦ (∂ẑ/∂z)ᵀ (u + (∂x̂/∂ẑ)ᵀ w),   u a slope in latents, w one in pixels
 
-The papers state their steps for the variance-preserving z_t = α_t z, α_t = 1/√(1 + σ²). A step
-z_{t'} ← z_{t'} − ζ ∇_{z_t} f is z ← z − ζ √((1 + σ²)(1 + σ'²)) ∇_z f here. Since f is a norm and
-not its square, how far all steps lead together goes with their number: ζ belongs to the paper's
-number of steps, and fewer steps are longer in proportion.
+The papers step on f, a norm and not its square, by ζ ∇_{z_t} f, z_t = z/√(1 + σ²), see `vp_step`.
+How far all steps lead together goes with their number: ζ belongs to the paper's number of steps,
+and fewer steps are longer in proportion.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,10 +17,12 @@ import torch
 from torch import Tensor
 
 from diffsplit.data_steps.derivative import differentiated
-from diffsplit.noise import Generators, randn_like
+from diffsplit.noise import Generators
 from diffsplit.priors.base import LatentModel
+from diffsplit.solvers.guidance.gradient import per_norm
+from diffsplit.solvers.variance_preserving import first_noise
 
-__all__ = ["Decoded", "decoded", "first_latents", "unit", "vp_step"]
+__all__ = ["Decoded", "decoded", "first_latents", "unit"]
 
 
 class Decoded(NamedTuple):
@@ -71,16 +71,9 @@ def first_latents(prior: LatentModel, like: Tensor, sigma: float, generator: Gen
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     shape = (len(like), *prior.latent.shape)
     empty = torch.empty(shape, dtype=dtype, device=like.device)
-    return math.sqrt(1 + sigma**2) * randn_like(empty, generator)
-
-
-def vp_step(now: float, after: float) -> float:
-    """√((1 + σ²)(1 + σ'²)): what turns a step on ∇_{z_t} in z_{t'} into one on ∇_z in z."""
-    return math.sqrt((1 + now**2) * (1 + after**2))
+    return first_noise(empty, sigma, generator)
 
 
 def unit(v: Tensor, of: Tensor | None = None) -> Tensor:
     """v/‖w‖, of each image by itself, where w is ``of``, or v if that is None; 0 stays 0."""
-    length = (v if of is None else of).flatten(1).norm(dim=1).clamp(min=torch.finfo(v.dtype).tiny)
-    direction: Tensor = v / length.view(-1, *(1,) * (v.ndim - 1))
-    return direction
+    return per_norm(v, (v if of is None else of).flatten(1).norm(dim=1))

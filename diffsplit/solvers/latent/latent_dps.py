@@ -29,10 +29,11 @@ from diffsplit.priors.base import LatentModel
 from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.base import Algorithm, are_counts, is_number
-from diffsplit.solvers.latent.decoded import decoded, first_latents, unit, vp_step
+from diffsplit.solvers.latent.decoded import decoded, first_latents, unit
 from diffsplit.solvers.linear_model import LinearModelSolver
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
+from diffsplit.solvers.variance_preserving import vp_step
 
 __all__ = ["LatentDPS"]
 

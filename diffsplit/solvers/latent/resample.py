@@ -39,10 +39,11 @@ from diffsplit.priors.base import Denoiser, LatentModel
 from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.base import Algorithm, are_counts, is_number
-from diffsplit.solvers.latent.decoded import decoded, first_latents, unit, vp_step
+from diffsplit.solvers.latent.decoded import decoded, first_latents, unit
 from diffsplit.solvers.linear_model import LinearModelSolver
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
+from diffsplit.solvers.variance_preserving import alpha, vp_step
 
 __all__ = ["ReSample"]
 
@@ -140,7 +141,7 @@ class ReSample(LinearModelSolver):
             at, index = decoded(prior, z, now, self._kept(now)), self.steps - 1 - i
             slope = at.pullback(-operator.adjoint(unit(y - operator.apply(at.image))), None)
             z = stepped(z, at.clean, now, after, generator, eta=0.0)
-            z = z - zeta / (1 + now**2) * vp_step(now, after) * slope
+            z = z - zeta * alpha(now) ** 2 * vp_step(now, after) * slope
             if 0 < index <= self.steps - third and index % self.every == 0:
                 clean = self._look_ahead(prior.latent, z, grid[i + 1 : i + 2 + self.ahead])
                 hard = self._hard_in_pixels if index >= third else self._hard_in_latents
@@ -153,7 +154,7 @@ class ReSample(LinearModelSolver):
 
     def _kept(self, sigma: float) -> float:
         """The share of the noise that stays in ẑ."""
-        return 0.0 if self.estimate == "tweedie" else 1 - sigma / math.sqrt(1 + sigma**2)
+        return 0.0 if self.estimate == "tweedie" else 1 - sigma * alpha(sigma)
 
     def _look_ahead(self, denoiser: Denoiser, z: Tensor, sigmas: Sequence[float]) -> Tensor:
         """ẑ after DDIM steps down a list of levels that starts at that of ``z``."""

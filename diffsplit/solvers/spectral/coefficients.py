@@ -21,21 +21,19 @@ from torch import Tensor
 from diffsplit.errors import InputError
 from diffsplit.problem import Problem
 from diffsplit.solvers.linear_model import LinearModelSolver
+from diffsplit.solvers.problem_facts import NOISE_FLOOR
 
 __all__ = ["MeasuredCoefficients", "SpectralSolver"]
 
 ROUNDING = 1e-6
 """Error of measurements without noise, relative to the largest singular value."""
-EXACT = 1e-3
-"""A coefficient known as well as that, a quarter of the rounding error of an 8-bit image, is known
-exactly."""
 
 
 class MeasuredCoefficients:
     """What the measurements say of each coefficient of the image.
 
     Measurements without noise have rounding errors, which 1/s makes large where s is small; there
-    the coefficient counts as noisy.
+    the coefficient counts as noisy, and with less than `NOISE_FLOOR` as exact.
 
     Args:
         problem: an operator with a spectrum, and Gaussian noise or none.
@@ -51,7 +49,7 @@ class MeasuredCoefficients:
         s, sigma = spectrum.singular_values, problem.channel.gaussian_sigma or 0.0
         noise = max(sigma, ROUNDING * float(s.max())) / s
         if sigma == 0:
-            noise = torch.where(noise < EXACT, 0, noise)
+            noise = torch.where(noise < NOISE_FLOOR, 0, noise)
         inverse = torch.where(s > 0, 1 / s, 0)
         self.noise = noise.to(y)
         self.values = spectrum.analyze_measurement(y) * inverse.to(y)

@@ -37,6 +37,7 @@ from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.base import Algorithm, is_number
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.spectral.coefficients import MeasuredCoefficients, SpectralSolver
+from diffsplit.solvers.variance_preserving import first_noise
 
 __all__ = ["DDNMPlus"]
 
@@ -85,7 +86,7 @@ class DDNMPlus(SpectralSolver):
         data, levels = MeasuredCoefficients(problem, y), ddpm_grid(self.steps, spacing="leading")
         exact = data.noise == 0
         plain, kept = data.noise.isinf() | exact, math.sqrt(1 - self.eta**2)
-        z = math.sqrt(1 + levels[0] ** 2) * randn_like(data.values, generator)
+        z = first_noise(data.values, levels[0], generator)
         for sigma, after in itertools.pairwise(levels):
             clean = prior.denoise(data.synthesize(z), sigma)
             yield State(sigma, prior.clip(clean))

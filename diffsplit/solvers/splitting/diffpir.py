@@ -36,13 +36,14 @@ from diffsplit.priors.base import Denoiser
 from diffsplit.problem import Problem
 from diffsplit.schedules import Spacing, ddpm_grid
 from diffsplit.solvers.any_channel import AnyChannelSolver, family_of, with_noise_floor
-from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number
-from diffsplit.solvers.guidance.gradient import start
+from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number, zeros_for
 from diffsplit.solvers.splitting.half_quadratic import half_quadratic
+from diffsplit.solvers.variance_preserving import first_noise
 
 __all__ = ["DiffPIR"]
 
-NOISE_FLOOR = 0.002
+CODE_FLOOR = 0.002
+"""The noise that the authors' code takes for none, on [-1, 1]."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "inpainting": {"lam": 0.25, "zeta": 1.0},
     "super-resolution": {"lam": 1.75, "zeta": 0.25},
@@ -108,14 +109,15 @@ class DiffPIR(AnyChannelSolver):
 
     def _check_model(self, problem: Problem, prior: Denoiser) -> None:
         if self.data_step == "exact":
-            check_exact(with_noise_floor(problem, NOISE_FLOOR))
+            check_exact(with_noise_floor(problem, CODE_FLOOR))
         else:
             check_gradient(problem.channel)
 
     def _recover(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
-        noisy, sigmas = with_noise_floor(problem, NOISE_FLOOR), self._levels()
+        noisy = with_noise_floor(problem, CODE_FLOOR)
+        sigmas = ddpm_grid(self.steps, spacing=self.spacing)
 
         def data_step(z: Tensor, sigma: float) -> Tensor:
             mu = self.lam / sigma**2
@@ -123,8 +125,5 @@ class DiffPIR(AnyChannelSolver):
                 return exact_step(noisy, y, z, mu)
             return adam_step(noisy, y, z, mu, self.gradient_steps, self.gradient_size)
 
-        x = start(noisy, y, sigmas[0], generator)
+        x = first_noise(zeros_for(problem, y), sigmas[0], generator)
         return half_quadratic(prior, x, sigmas, data_step, self.zeta, generator)
-
-    def _levels(self) -> list[float]:
-        return ddpm_grid(self.steps, spacing=self.spacing)

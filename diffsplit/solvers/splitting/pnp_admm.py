@@ -29,11 +29,10 @@ from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
 from diffsplit.solvers.any_channel import AnyChannelSolver, with_noise_floor
 from diffsplit.solvers.base import TINY, Algorithm, are_counts, is_number, zeros_for
+from diffsplit.solvers.problem_facts import NOISE_FLOOR
 from diffsplit.solvers.recovery import Answer, State
 
 __all__ = ["PnPADMM"]
-
-NOISE_FLOOR = 0.002
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class PnPADMM(AnyChannelSolver):
     """PnP-ADMM, for Gaussian noise and, with their likelihood, other channels. It draws no noise.
 
     Each iteration is one evaluation of the network and one exact data step. Noiseless real numbers
-    are taken to have 0.002 of noise.
+    are taken to have 0.001 of noise.
 
     Attributes:
         iterations: K (DPS paper: 12).
