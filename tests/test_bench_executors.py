@@ -6,6 +6,9 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,33 @@ def test_a_unit_that_kills_its_process_is_given_up_and_the_others_are_done(prior
     for unit in units:
         (entry,) = found[unit.keys]
         assert entry.reason == (DIED if unit is units[3] else "")
+
+
+ORPHAN = """
+import os, signal
+from diffsplit.bench.executors import _pool
+
+if __name__ == "__main__":
+    pool = _pool(1, "cpu")
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_ends_when_the_run_that_started_it_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    worker, end = int(done.stdout), time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker goes on without the run")
 
 
 @pytest.mark.skipif(not WITHOUT_RAY, reason="Ray is installed")

@@ -7,6 +7,8 @@ dies loses nothing but the time that it spent on its last unit.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -36,8 +38,17 @@ _worker: Worker | None = None  # of a process that `in_processes` started
 
 def _start(devices: Any) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _worker = Worker(devices.get())
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed: nobody takes its results."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run(unit: Unit) -> Done:
