@@ -20,7 +20,7 @@ SHOWN = (0.02, 0.1, 0.5, 2.0, 10.0)
 
 
 def calibrate(
-    prior: Annotated[str, typer.Argument()],
+    prior: Annotated[str, typer.Argument(metavar="PRIOR")],
     images: Annotated[Path | None, typer.Option(metavar="FOLDER_OR_ZIP")] = None,
     count: Annotated[int, typer.Option(min=1)] = 64,
     class_label: Annotated[int | None, typer.Option(min=0)] = None,

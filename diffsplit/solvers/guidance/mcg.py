@@ -67,7 +67,9 @@ class MCG(LinearModelSolver):
     cutoff: float = 0.01
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "orthogonal rows or a spectrum; other channels read as linear"
+    accepts: ClassVar[str] = (
+        "orthogonal rows or a spectrum; Gaussian noise, other channels read as linear"
+    )
     cost: ClassVar[str] = "1000, with backpropagation"
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ class DiffPIR(AnyChannelSolver):
     gradient_size: float = 0.1
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; Gaussian noise, channels with a gradient"
+    accepts: ClassVar[str] = "any operator; Gaussian noise, and channels with a gradient"
     cost: ClassVar[str] = "100"
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class PnPADMM(AnyChannelSolver):
     end: float = 0.05
 
     step_fields: ClassVar[tuple[str, ...]] = ("iterations",)
-    accepts: ClassVar[str] = "any operator; Gaussian noise, channels with a gradient"
+    accepts: ClassVar[str] = "any operator; Gaussian noise, and channels with a gradient"
     cost: ClassVar[str] = "12"
 
     def __post_init__(self) -> None:
