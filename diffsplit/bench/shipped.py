@@ -97,7 +97,8 @@ def find_config(name: str, changes: Sequence[str] = ()) -> Config:
         common, special = CUTS[cut], own.get(cut, {})
         settings = {**common["settings"], **special.get("settings", {})}
         values = _reduced(values, {**common, **special, "settings": settings})
-        values["title"] = f"{values['title']} (here on {cut}, the paper's values on its own data)"
+        papers = ", the paper's values on its own data" if values["printed"] else ""
+        values["title"] = f"{values['title']} (here on {cut}{papers})"
     return build(document.with_values(values), changes)
 
 
