@@ -30,7 +30,7 @@ from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.base import Algorithm, are_counts, is_number
 from diffsplit.solvers.latent.decoded import decoded, first_latents, unit
-from diffsplit.solvers.linear_model import LinearModelSolver
+from diffsplit.solvers.latent.guided import GuidedInLatents
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
 from diffsplit.solvers.variance_preserving import vp_step
@@ -43,7 +43,7 @@ PAPER_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class LatentDPS(LinearModelSolver):
+class LatentDPS(GuidedInLatents):
     """DPS with a latent diffusion model, for linear measurements in Gaussian noise.
 
     Each step goes forward and back through the denoiser and the decoder. The trace is in pixels.
@@ -63,8 +63,6 @@ class LatentDPS(LinearModelSolver):
     step_size: float = 0.3
     eta: float = 1.0
 
-    step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
     cost: ClassVar[str] = "1000, each with a gradient through denoiser and decoder"
 
     def __post_init__(self) -> None:
@@ -86,13 +84,6 @@ class LatentDPS(LinearModelSolver):
         if problem.operator.pixels is not None:
             settings = {"step_size": INPAINTING, **settings}
         return cls(**settings)
-
-    @property
-    def requires(self) -> type[LatentModel]:
-        return LatentModel
-
-    def steps_at_most(self, problem: Problem) -> int:
-        return self.steps
 
     def _solve_linear(
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators

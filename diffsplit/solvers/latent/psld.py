@@ -32,7 +32,7 @@ from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.base import Algorithm, are_counts, is_number
 from diffsplit.solvers.latent.decoded import decoded, first_latents, unit
-from diffsplit.solvers.linear_model import LinearModelSolver
+from diffsplit.solvers.latent.guided import GuidedInLatents
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
 from diffsplit.solvers.variance_preserving import vp_step
@@ -45,7 +45,7 @@ PAPER_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class PSLD(LinearModelSolver):
+class PSLD(GuidedInLatents):
     """PSLD with a latent diffusion model, for linear measurements in Gaussian noise.
 
     Each step goes forward and back through the denoiser, the decoder and the encoder. The trace is
@@ -70,8 +70,6 @@ class PSLD(LinearModelSolver):
     gamma: float = 0.1
     eta: float = 0.0
 
-    step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
     cost: ClassVar[str] = "1000, each with a gradient through denoiser, decoder and encoder"
 
     def __post_init__(self) -> None:
@@ -94,13 +92,6 @@ class PSLD(LinearModelSolver):
         if (problem.operator.stride or 1) > 1:
             settings = {"omega": SUPER_RESOLUTION, **settings}
         return cls(**settings)
-
-    @property
-    def requires(self) -> type[LatentModel]:
-        return LatentModel
-
-    def steps_at_most(self, problem: Problem) -> int:
-        return self.steps
 
     def _solve_linear(
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators

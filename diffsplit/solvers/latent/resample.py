@@ -40,7 +40,7 @@ from diffsplit.problem import Problem
 from diffsplit.schedules import ddpm_grid
 from diffsplit.solvers.base import Algorithm, are_counts, is_number
 from diffsplit.solvers.latent.decoded import decoded, first_latents, unit
-from diffsplit.solvers.linear_model import LinearModelSolver
+from diffsplit.solvers.latent.guided import GuidedInLatents
 from diffsplit.solvers.recovery import Answer, State
 from diffsplit.solvers.reverse import stepped
 from diffsplit.solvers.variance_preserving import alpha, vp_step
@@ -54,7 +54,7 @@ INPAINTING_STEPS = 200
 
 
 @dataclass(frozen=True)
-class ReSample(LinearModelSolver):
+class ReSample(GuidedInLatents):
     """ReSample with a latent diffusion model, for linear measurements in Gaussian noise.
 
     Network evaluations are ``steps``, and ``ahead`` more for each of the about ``2/3 steps/every``
@@ -92,8 +92,6 @@ class ReSample(LinearModelSolver):
     latent_steps: int = 500
     estimate: Literal["code", "tweedie"] = "code"
 
-    step_fields: ClassVar[tuple[str, ...]] = ("steps",)
-    accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
     cost: ClassVar[str] = "665, 500 of them with a gradient, and up to 8500 through the decoder"
 
     def __post_init__(self) -> None:
@@ -123,13 +121,6 @@ class ReSample(LinearModelSolver):
         if problem.operator.pixels is not None:
             settings = {"latent_steps": INPAINTING_STEPS, **settings}
         return cls(**settings)
-
-    @property
-    def requires(self) -> type[LatentModel]:
-        return LatentModel
-
-    def steps_at_most(self, problem: Problem) -> int:
-        return self.steps
 
     def _solve_linear(
         self, problem: Problem, y: Tensor, prior: LatentModel, generator: Generators
