@@ -147,7 +147,7 @@ TARGETS: dict[str, tuple[Callable[..., Any], str]] = {
     "interval": (lambda level: RECOVERY.interval(level)[0], "fraction"),
     "for problem": (lambda task: solvers.DCDP.for_problem(GOOD["problem"][1], task), "task"),
     "LatentDCDP": (lambda n, s: solvers.LatentDCDP(rounds=n, step_size=s), "count sigma"),
-    "Renoising": (lambda n, k: solvers.Renoising(levels=n, hidden_noise=k), "count sigma"),
+    "Renoising": (lambda n, k: solvers.Renoising(levels=n, noise=k), "count sigma"),
     "Wiener": (lambda power: solvers.Wiener(power), "x"),
     "grid": (ds.schedules.ddpm_grid, "count rows text"),
     "solve DiffEP": (_steps(solvers.DiffEP), "problem y prior generator"),

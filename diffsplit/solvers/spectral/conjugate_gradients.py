@@ -1,29 +1,19 @@
-"""Renoising with A and Aᵀ alone: each step of the walk solves one linear system.
+"""Renoising with A and Aᵀ alone: each step of the walk solves two linear systems.
 
-With s̃ and ν the channel's linearization at A x̂ (see `observation`), s_max = ‖A‖, and
-ω = min(σ², ν/s_max²), the image that the denoiser gets is
+With s̃ and ν the channel's linearization at A x̂ (see `observation`), w the error of x̂ by the
+evidence, λ the pull of the measurements in their own units and e = s̃ − A x̂ − ν λ,
 
-    G = σ² Aᵀ ((σ² − ω) A Aᵀ + ν I)⁻¹
-    x' = x̂ + √(σ² − κ w)₊ ξ
-    r = x' + G (s̃ − A x' + η),   η = √(σ² − 2ω)₊ A ξ' + √(ν min(1, σ²/ω − 1)) ξ''
+    λ ← λ + (0.6 σ² A Aᵀ + ν I)⁻¹ e,   x̂ ← x̂ + w Aᵀ (w A Aᵀ + ν I)⁻¹ e
 
-Let x' have a white error of variance σ². For ω = 0, r without η is the posterior mean, and its
-error has the covariance σ² I − G A σ²; G η has the covariance that is missing to σ² I, and no
-square root of a matrix is needed: perturb and solve. ω keeps the same total in the direction that
-is seen best, and corrects the fixed point: there x̂ = D(r, σ) is the posterior mean for measurement
-noise of variance ν + (σ² − ω) A Aᵀ, which is ν for any Gaussian prior as soon as σ < √ν/s_max. At
-the end, what r did not carry is added by one more solve, with the error t = w (1 − ω/σ²):
-x̂ ← x̂ + t Aᵀ (t A Aᵀ + ν I)⁻¹ (s̃ − A x̂).
-
-The error w comes from the evidence around α σ², with α = ⟨n, Δx̂⟩/⟨n, n⟩, n the noise in r.
+and D sees Aᵀ λ, see `conditioned`. A walk to a sample starts from a draw of the posterior of white
+images: x' = w^½ ξ, and x' + w Aᵀ (w A Aᵀ + ν I)⁻¹ (s̃ − A x' + ν^½ ξ'). No square root of a matrix
+is needed: perturb and solve.
 
 The systems are solved by the conjugate gradients of the exact data step, image by image, from the
-factor d in (d A Aᵀ + I) u = ρ. Two systems of a level, with the data and with the noise on the
-right, are solved together, so that n is known.
+factor d in (d A Aᵀ + I) u = ρ. The two systems of a level are solved together.
 
 Sources: Papandreou and Yuille 2010 and Orieux, Féron, Giovannelli 2012 (perturbation and solving
-to sample a Gaussian); Bendel et al. 2025 (DDfire) for renoising with conjugate gradients; ω is
-ours.
+to sample a Gaussian); Bendel et al. 2025 (DDfire) for renoising with conjugate gradients.
 """
 
 from __future__ import annotations
@@ -38,12 +28,7 @@ from diffsplit.problem import Problem
 from diffsplit.solvers.base import zeros_for
 from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.problem_facts import NOISE_FLOOR
-from diffsplit.solvers.spectral.modules import (
-    DUAL_STEP,
-    LARGEST,
-    RenoisingModule,
-    bounded_share,
-)
+from diffsplit.solvers.spectral.modules import DUAL_STEP, RenoisingModule
 from diffsplit.solvers.spectral.observation import linearized, with_noise
 
 __all__ = ["ConjugateGradientModule", "filtered"]
@@ -80,7 +65,6 @@ class ConjugateGradientModule(RenoisingModule):
         mean_square: of the prior's images.
     """
 
-    alike = False
     unsolved: Tensor
 
     def __init__(self, problem: Problem, y: Tensor, mean_square: float) -> None:
@@ -89,7 +73,6 @@ class ConjugateGradientModule(RenoisingModule):
         self.channel = with_noise(problem.channel, self.c)
         self.x = zeros_for(problem, y)
         self.start = self.x.new_full((len(y),), mean_square)
-        self.alpha = torch.full_like(self.start, LARGEST)
         self._observe(self.x, self.start)
         self.dual = torch.zeros_like(self.residual)
         self.unsolved = torch.zeros_like(self.start)
@@ -104,31 +87,8 @@ class ConjugateGradientModule(RenoisingModule):
     def finest(self) -> Tensor:
         return self.noise / self.best
 
-    def renoise(self, x: Tensor, level: Tensor, kappa: float, generator: Generators) -> Tensor:
-        variance, noise, residual = level.square(), self.noise, self.residual
-        omega = self.finest().minimum(variance)
-        hidden = column((variance - kappa * self.error).clamp(min=0).sqrt(), x)
-        first = hidden * randn_like(x, generator)
-        inner = column((variance - 2 * omega).clamp(min=0).sqrt(), x) * randn_like(x, generator)
-        outer = (noise * (variance / omega - 1).clamp(max=1)).sqrt()
-        eta = self.operator.apply(inner - first)
-        eta = eta + column(outer, eta) * randn_like(residual, generator)
-        factor = ((variance - omega) / noise).repeat(2)
-        moved = self.operator.adjoint(self._solved(torch.cat([residual, eta]), factor))
-        step, fresh = (column(variance / noise, x) * part for part in moved.chunk(2))
-        self.x, self.fresh = x, first + fresh
-        return x + step + self.fresh
-
-    def receive(self, x: Tensor, r: Tensor, level: Tensor) -> None:
-        count = self.operator.size_out
-        self.alpha = bounded_share(self.fresh, x - self.x, self.alpha, count, level)
-        self._observe(x, level.square() * self.alpha)
-
-    def completed(self, x: Tensor, level: Tensor, last: bool) -> Tensor:
-        if not last:
-            return x
-        left = (1 - self.finest() / level.square()).clamp(min=0)
-        return self._moved(x, self.error * left, self.residual)
+    def first(self) -> Tensor:
+        return self._moved(self.x, self.start, self.residual)
 
     def posterior_start(self, level: float, generator: Generators) -> Tensor:
         x, w = self.x, self.start

@@ -54,15 +54,7 @@ class Observation(NamedTuple):
 
 
 class Directions(ABC):
-    """The directions that A sees.
-
-    Attributes:
-        count: how many there are.
-        alike: whether A shows all of them equally well.
-    """
-
-    count: int
-    alike: bool
+    """The directions that A sees."""
 
     @abstractmethod
     def analyze(self, x: Tensor) -> Tensor:
@@ -84,14 +76,11 @@ class Directions(ABC):
 class EqualDirections(Directions):
     """A Aᵀ = c I: a mask, a block average, random orthogonal rows."""
 
-    alike = True
-
     def __init__(self, problem: Problem, y: Tensor) -> None:
         self.operator, self.y = problem.operator, y
         self.channel = with_noise(problem.channel, self.operator.gram.mean)
         self.c = self.operator.gram.mean
         self.root = math.sqrt(self.c)
-        self.count = self.operator.size_out
 
     def analyze(self, x: Tensor) -> Tensor:
         return self.operator.apply(x) / self.root
@@ -110,8 +99,6 @@ class EqualDirections(Directions):
 class SpectralDirections(Directions):
     """Any operator with a spectrum: a blur, a bicubic reduction, a small matrix."""
 
-    alike = False
-
     def __init__(self, problem: Problem, y: Tensor) -> None:
         mean = problem.operator.gram.mean
         self.y, self.channel = y, with_noise(problem.channel, mean)
@@ -122,7 +109,6 @@ class SpectralDirections(Directions):
         self.seen = (values > least).to(dtype)
         self.s = values.clamp(min=least)
         shape = self.spectrum.shape
-        self.count = int(self.seen.expand(shape).sum())
         self.gain = float((values.square()).expand(shape).sum()) / problem.operator.size_out
 
     def analyze(self, x: Tensor) -> Tensor:

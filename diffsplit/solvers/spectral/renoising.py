@@ -1,33 +1,29 @@
 """Renoising: what message passing becomes where A sees some directions well and others not at all.
 
 A blur, a mask or a down-sampling leaves an error that is not white, and a denoiser is made for
-white noise. With the measurements of a direction read as an observation z̃ of variance ν (see
-`observation`), a falling grid of levels σ, and x̂ the last answer,
+white noise. So the last answer x̂ is put into fresh noise, and the measurements enter as a pull
+along the directions that A sees. With z the coordinates of D's answer there, an observation z̃ of
+them in noise of variance ν (see `observation`), and σ on a falling grid,
 
-    r = x̂ + min(1, σ²/ν)(z̃ − z) + √(σ² − ν)₊ ξ       along a direction that is seen
-    r = x̂ + √(σ² − κ w)₊ ξ                            along one that is hidden
-    x̂ ← D(r, σ)
+    D's answer = D(x̂ + f σ ξ + σ² λ, σ),   λ ← λ + (z̃ − z − ν λ)/(ν + 0.6 σ²)
+    x̂ ← the average of the last two answers
 
-Once σ is below every √ν, the step is r = x̂ + σ²/σ_y² Aᵀ(y − A x̂), whose fixed point is the
-posterior mean for any Gaussian prior. Hidden directions get next to no fresh noise (κ is large):
-r = x̂ there has E[x0 | seen] for its fixed point, and noise would make the mean a draw. At the end,
-what r did not carry of the measurements is added, with q = (1/ν − 1/σ²)₊ and t the error of z:
-z ← z + t q/(1 + t q)(z̃ − z).
-
-Where no spectrum is known, `conjugate_gradients` does the same with A and Aᵀ.
-
-The error w of the coordinates comes from the evidence. Where all directions are seen alike, it is
-that of the extrinsic image x2 = (x̂ − α r)/(1 − α), with α the share of the fresh noise that the
-denoiser let through, ⟨n, Δz⟩/⟨n, n⟩: the divergence by Stein's identity, at no further evaluation.
+Each level is visited twice, the second time with −ξ, so that the average holds next to nothing of
+the noise. For a Gaussian prior the fixed point is the posterior mean at every σ and f. A network is
+another matter. With f = 0 it is asked about images without noise, which it has not seen: it takes
+missing noise for missing detail, and the end of the walk is a mode, too smooth. With f = 1 inside a
+large hole, where x̂ is blurred, it takes the blur for the image. f is the noise of a measurement
+(see `measurement_noise`), at least ½ and at most 1.
 
 Single bits with little noise do not tell the contrast of a picture (see `has_faint_scale`); there
-x̂ is held to the mean square of the prior's images.
+D's answer is held to the mean square of the prior's images.
 
-A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y], see `conditioned`,
-down to noise that cannot be seen. The variance of two samples or more is the predicted error: what
-hidden directions leave open shows in nothing else.
+A posterior sample is plain reverse diffusion with the denoiser E[x0 | x_σ, y], the same with x_σ in
+place of x̂ + f σ ξ, see `conditioned`, down to noise that cannot be seen. The variance of two
+samples or more is the predicted error: what hidden directions leave open shows in nothing else.
 
-Source: Bendel et al. 2025 (DDfire) for renoising along the spectrum; the rest is ours.
+Source: ours. Bendel et al. 2025 (DDfire) renoise, but whiten each direction by itself; opposite
+noises are the antithetic variates of Monte Carlo.
 """
 
 from __future__ import annotations
@@ -41,14 +37,14 @@ import torch
 from torch import Tensor
 
 from diffsplit.errors import InputError
-from diffsplit.noise import Generators
+from diffsplit.noise import Generators, randn_like
 from diffsplit.operators.gram import IIDRows, RandomRows, ScaledIdentity
 from diffsplit.priors.base import Denoiser
 from diffsplit.priors.error_curve import log_grid
 from diffsplit.problem import Problem
-from diffsplit.solvers.base import Algorithm, are_counts, is_number, zeros_for
+from diffsplit.solvers.base import Algorithm, are_counts, is_number
 from diffsplit.solvers.message_passing.evidence import column
-from diffsplit.solvers.problem_facts import has_faint_scale
+from diffsplit.solvers.problem_facts import has_faint_scale, measurement_noise
 from diffsplit.solvers.recovery import State
 from diffsplit.solvers.reverse import walk
 from diffsplit.solvers.sampling import SamplingSolver
@@ -58,9 +54,10 @@ from diffsplit.solvers.spectral.modules import DirectionsModule, RenoisingModule
 
 __all__ = ["Renoising"]
 
-HIGHEST, LOWEST = 2.0, 0.03
-"""Ends of the grid: above the first, at 64×64 pixels, no detail survives, below the second none is
-to be seen."""
+HIGHEST = 2.0
+"""Where walks start: above it, at 64×64 pixels, no detail survives."""
+LOWEST, LAST = 0.03, 0.05
+"""Where walks to a sample and to the mean end. Below the first no noise is to be seen."""
 SIDE = 64
 ORDER = 1.9
 """Of the reverse diffusion: with 2 the variance of a Gaussian's samples is 1 to 4 % too large."""
@@ -86,15 +83,15 @@ class Renoising(SamplingSolver):
     conjugate gradients whiten it: 60 to 125 applications of A Aᵀ a level, most without noise.
 
     Attributes:
-        levels: noise levels, and denoiser evaluations, of a walk: to the mean, or to one sample.
-        hidden_noise: κ ≥ 0: the larger, the less fresh noise in hidden directions. None stands for
-            100, but single bits want more noise on the way: with two outcomes it is 4 where A
-            sees its directions alike, and else 1.
+        levels: denoiser evaluations of a walk, to the mean or to one sample: to the mean two at
+            each of half as many noise levels.
+        noise: f, the share of the level in fresh noise, from 0 to 1; None chooses it by the
+            problem, see above.
         output, samples: see `SamplingSolver`.
     """
 
     levels: int = 20
-    hidden_noise: float | None = None
+    noise: float | None = None
 
     step_fields: ClassVar[tuple[str, ...]] = ("levels",)
 
@@ -102,8 +99,8 @@ class Renoising(SamplingSolver):
         super().__post_init__()
         if not are_counts(self.levels):
             raise InputError(f"levels is a whole number from 1 up, not {self.levels!r}.")
-        if self.hidden_noise is not None and not is_number(self.hidden_noise, 0):
-            raise InputError(f"hidden_noise is a number ≥ 0 or None, not {self.hidden_noise}.")
+        if self.noise is not None and not (is_number(self.noise, 0) and self.noise <= 1):
+            raise InputError(f"noise is a number from 0 to 1 or None, not {self.noise!r:.40}.")
 
     @staticmethod
     def suits(problem: Problem) -> bool:
@@ -162,12 +159,11 @@ class Renoising(SamplingSolver):
         solved = torch.stack(left).amax(0) <= SOLVED
         return self.answer(mean, samples, error, solved, "" if bool(solved.all()) else UNSOLVED)
 
-    def _kappa(self, problem: Problem, alike: bool) -> float:
-        if self.hidden_noise is not None:
-            return self.hidden_noise
-        if problem.channel.outcomes != 2:
-            return 100.0
-        return 4.0 if alike else 1.0
+    def _share(self, problem: Problem) -> float:
+        """f."""
+        if self.noise is not None:
+            return self.noise
+        return min(max(0.5, measurement_noise(problem)), 1.0)
 
     def _mean(
         self,
@@ -178,24 +174,28 @@ class Renoising(SamplingSolver):
         data: RenoisingModule,
     ) -> Generator[State, None, Tensor]:
         """One walk down the grid to the posterior mean ``(B, *shape)``."""
-        faint = has_faint_scale(problem)
-        end = 1.0 if problem.channel.outcomes == 2 else 0.25  # of the noise of what is seen best
-        kappa = self._kappa(problem, data.alike)
-        x = zeros_for(problem, y)
-        level = x.new_full((len(y),), highest(prior))
-        for left in range(self.levels, 0, -1):
-            if left < self.levels:
-                last = (end * data.finest().sqrt()).clamp(min=LOWEST).minimum(level)
-                level = level * (last / level) ** (1 / left)
-            r = data.renoise(x, level, kappa, generator)
-            x = prior.clip(prior.denoise(r, level))
+        faint, share = has_faint_scale(problem), self._share(problem)
+        high = highest(prior)
+        conditioned = ConditionedDenoiser(prior, data, high)
+        x = data.first()
+        xi = before = x
+        # Single bits tell nothing below their own noise.
+        end = 1.0 if problem.channel.outcomes == 2 else 0.25
+        last = (end * data.finest().sqrt()).clamp(LAST, high)
+        pairs = (self.levels + 1) // 2
+        for step in range(self.levels):
+            place = (step + self.levels % 2) // 2
+            level = high * (last / high) ** (place / max(pairs - 1, 1))
+            fresh = step == 0 or (self.levels - step) % 2 == 0
+            xi = randn_like(x, generator) if fresh else -xi
+            answer = conditioned(x + share * column(level, x) * xi, level)
             if faint:  # bits alone do not stop the contrast from growing
-                energy = x.flatten(1).square().mean(1) / prior.mean_square
-                x = x / column(energy.clamp(min=1).sqrt(), x)
-            data.receive(x, r, level)
-            x_end = prior.clip(data.completed(x, level, last=left == 1))
-            yield State(level, x_end)
-        return x_end
+                energy = answer.flatten(1).square().mean(1) / prior.mean_square
+                answer = answer / column(energy.clamp(min=1).sqrt(), x)
+            x = answer if step == 0 else (before + answer) / 2
+            before = answer
+            yield State(level, x)
+        return x
 
     def _sample(
         self, prior: Denoiser, generator: Generators, data: RenoisingModule, number: int
