@@ -88,7 +88,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "pigdm": PiGDM,
     "diffpir": DiffPIR,
     "daps": DAPS,
-    "admm-pnp": PnPADMM,
+    "pnp-admm": PnPADMM,
     "red-diff": RedDiff,
     "wiener": Wiener,
     "bicubic": Bicubic,
