@@ -181,10 +181,10 @@ SMALL = ds.operators.Downsample(SHAPE, 4, "bicubic")
 HALF = ds.operators.PixelMask(SHAPE, 0.5, 0)
 BOX = ds.operators.PixelMask.box(SHAPE, 19, 19, 25, 25)
 HARD = {
-    "blur, 4 bits": (BLUR, ds.channels.Quantized(bits=4, sigma=0.0), 26.5),
-    "x4, 1 bit": (SMALL, ds.channels.OneBit(sigma=0.3), 17.0),
-    "box, 2 bits": (BOX, ds.channels.Quantized(bits=2, sigma=0.0), 20.5),
-    "half, 4 bits": (HALF, ds.channels.Quantized(bits=4, sigma=0.0), 27.5),
+    "blur, 4 bits": (BLUR, ds.channels.Quantized(bits=4, sigma=0.0), 27.0),
+    "x4, 1 bit": (SMALL, ds.channels.OneBit(sigma=0.3), 18.0),
+    "box, 2 bits": (BOX, ds.channels.Quantized(bits=2, sigma=0.0), 21.2),
+    "half, 4 bits": (HALF, ds.channels.Quantized(bits=4, sigma=0.0), 28.5),
     "half, 1 bit": (HALF, ds.channels.OneBit(sigma=0.05), 17.0),
 }
 

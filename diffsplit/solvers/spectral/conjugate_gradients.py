@@ -3,11 +3,11 @@
 With s̃ and ν the channel's linearization at A x̂ (see `observation`), w the error of x̂ by the
 evidence, λ the pull of the measurements in their own units and e = s̃ − A x̂ − ν λ,
 
-    λ ← λ + (0.6 σ² A Aᵀ + ν I)⁻¹ e,   x̂ ← x̂ + w Aᵀ (w A Aᵀ + ν I)⁻¹ e
+    λ ← λ + (β σ² A Aᵀ + ν I)⁻¹ e,   x̂ ← x̂ + w Aᵀ (w A Aᵀ + ν I)⁻¹ e
 
-and D sees Aᵀ λ, see `conditioned`. A walk to a sample starts from a draw of the posterior of white
-images: x' = w^½ ξ, and x' + w Aᵀ (w A Aᵀ + ν I)⁻¹ (s̃ − A x' + ν^½ ξ'). No square root of a matrix
-is needed: perturb and solve.
+D sees Aᵀ λ, and β is 0.6, or 1.2 for bits, see `conditioned`. A walk to a sample starts from a draw
+of the posterior of white images: x' = w^½ ξ, and x' + w Aᵀ (w A Aᵀ + ν I)⁻¹ (s̃ − A x' + ν^½ ξ'). No
+square root of a matrix is needed: perturb and solve.
 
 The systems are solved by the conjugate gradients of the exact data step, image by image, from the
 factor d in (d A Aᵀ + I) u = ρ. The two systems of a level are solved together.
@@ -28,7 +28,7 @@ from diffsplit.problem import Problem
 from diffsplit.solvers.base import zeros_for
 from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.problem_facts import NOISE_FLOOR
-from diffsplit.solvers.spectral.modules import DUAL_STEP, RenoisingModule
+from diffsplit.solvers.spectral.modules import RenoisingModule, dual_step
 from diffsplit.solvers.spectral.observation import linearized, with_noise
 
 __all__ = ["ConjugateGradientModule", "filtered"]
@@ -68,19 +68,22 @@ class ConjugateGradientModule(RenoisingModule):
     unsolved: Tensor
 
     def __init__(self, problem: Problem, y: Tensor, mean_square: float) -> None:
-        self.operator, self.y = problem.operator, y
+        self.operator, self.y, self.step = problem.operator, y, dual_step(problem)
         self.c, self.best = self.operator.gram.mean, self.operator.norm() ** 2
         self.channel = with_noise(problem.channel, self.c)
         self.x = zeros_for(problem, y)
         self.start = self.x.new_full((len(y),), mean_square)
+        self.dual = torch.zeros((len(y), *self.operator.shape_out)).to(self.x)
         self._observe(self.x, self.start)
-        self.dual = torch.zeros_like(self.residual)
         self.unsolved = torch.zeros_like(self.start)
 
     def _observe(self, x: Tensor, w: Tensor) -> None:
         """Linearize the channel at A x: the residual s̃ − A x, ν, and w by the evidence."""
         p = self.operator.apply(x)
-        value, noise, tau = linearized(self.channel, p, self.y, self.c * w, self.c)
+        at = p
+        if self.channel.gaussian_sigma is None:
+            at = p - column(self.c * w, p) * self.dual
+        value, noise, tau = linearized(self.channel, at, self.y, self.c * w, self.c)
         self.residual, self.error = value - p, tau / self.c
         self.noise = noise.clamp(min=self.c * NOISE_FLOOR**2)
 
@@ -104,7 +107,7 @@ class ConjugateGradientModule(RenoisingModule):
         self._observe(x, w)
         noise = column(self.noise, self.residual)
         rest = self.residual - noise * self.dual
-        variance = torch.cat([DUAL_STEP * level.square(), self.error])
+        variance = torch.cat([self.step * level.square(), self.error])
         both = rest.repeat(2, *(1,) * (rest.ndim - 1))
         change, moved = self._solved(both, variance / self.noise.repeat(2)).chunk(2)
         self.dual = self.dual + change / noise

@@ -19,10 +19,16 @@ from diffsplit.solvers.base import zeros_for
 from diffsplit.solvers.message_passing.evidence import column
 from diffsplit.solvers.spectral.observation import Observation, directions_of
 
-__all__ = ["DUAL_STEP", "DirectionsModule", "RenoisingModule"]
+__all__ = ["DirectionsModule", "RenoisingModule", "dual_step"]
 
-DUAL_STEP = 0.6
-"""Share of σ² in the step of λ: more than half, so that no direction overshoots."""
+
+def dual_step(problem: Problem) -> float:
+    """The share of σ² in the step of λ: more than half, so that no direction overshoots.
+
+    Bits are linearized anew at each level, and early linearizations are coarse: with small steps λ
+    forgets them sooner.
+    """
+    return 0.6 if problem.channel.gaussian_sigma is not None else 1.2
 
 
 class RenoisingModule(ABC):
@@ -79,12 +85,12 @@ class DirectionsModule(RenoisingModule):
     """
 
     def __init__(self, problem: Problem, y: Tensor, mean_square: float) -> None:
-        self.seen = directions_of(problem, y)
+        self.seen, self.step = directions_of(problem, y), dual_step(problem)
         self.x = zeros_for(problem, y)
         self.z, w = self.seen.analyze(self.x), self.x.new_full((len(y),), mean_square)
-        self.data = self.seen.observe(self.z, w)
-        self.start, self.error = w, self.data.w
         self.dual = torch.zeros_like(self.z)
+        self.data = self.seen.observe(self.z, w, self.dual)
+        self.start, self.error = w, self.data.w
 
     def finest(self) -> Tensor:
         return self.seen.finest(self.data)
@@ -107,9 +113,9 @@ class DirectionsModule(RenoisingModule):
 
     def conditioned(self, x: Tensor, w: Tensor, level: Tensor) -> Tensor:
         z = self.seen.analyze(x)
-        data = self.data = self.seen.observe(z, w)
+        data = self.data = self.seen.observe(z, w, self.dual)
         rest = data.value - z - data.variance * self.dual
-        self.dual = self.dual + rest / (data.variance + DUAL_STEP * column(level.square(), z))
+        self.dual = self.dual + rest / (data.variance + self.step * column(level.square(), z))
         self.error = data.w
         return x + self.seen.lift(_gain(data, z) * rest)
 

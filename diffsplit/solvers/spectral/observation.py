@@ -10,9 +10,12 @@ with τ = c w the variance of A x there and g, h as in `Channel.evidence_score`:
 
     s̃ = p + g/h̄,   variance 1/h̄ − τ
 
-h̄ is averaged over the measurements of an image: g and h are correlated, and g/h taken one by one
-would be biased outward. w is corrected by the evidence, as in message passing. Where A Aᵀ = c I,
-the coordinates are the measurements themselves, divided by √c, and no spectrum is needed.
+Once x̂ has followed the measurements, with a pull of λ in their units, it knows of y, and p is
+A x̂ − τ λ instead: what y adds must not be counted twice, as in message passing. At the fixed point
+λ is g there. h̄ is averaged over the measurements of an image: g and h are correlated, and g/h
+taken one by one would be biased outward. w is corrected by the evidence, as in message passing.
+Where A Aᵀ = c I, the coordinates are the measurements themselves, divided by √c, and no spectrum is
+needed.
 """
 
 from __future__ import annotations
@@ -65,8 +68,14 @@ class Directions(ABC):
         """Images ``(B, *shape)`` with these coordinates, and nothing else."""
 
     @abstractmethod
-    def observe(self, z: Tensor, w: Tensor) -> Observation:
-        """The measurements as an observation of z, whose error has about the variance ``w``."""
+    def observe(self, z: Tensor, w: Tensor, dual: Tensor) -> Observation:
+        """The measurements as an observation of z.
+
+        Args:
+            z: coordinates of an estimate.
+            w: about the variance of their error ``(B,)``.
+            dual: λ, the pull of the measurements that the estimate has followed, like z.
+        """
 
     @abstractmethod
     def finest(self, observation: Observation) -> Tensor:
@@ -88,7 +97,9 @@ class EqualDirections(Directions):
     def lift(self, z: Tensor) -> Tensor:
         return self.operator.adjoint(z) / self.root
 
-    def observe(self, z: Tensor, w: Tensor) -> Observation:
+    def observe(self, z: Tensor, w: Tensor, dual: Tensor) -> Observation:
+        if self.channel.gaussian_sigma is None:
+            z = z - column(w, z) * dual
         value, variance, tau = linearized(self.channel, self.root * z, self.y, self.c * w, self.c)
         return Observation(value / self.root, column(variance / self.c, z), tau / self.c)
 
@@ -117,7 +128,7 @@ class SpectralDirections(Directions):
     def lift(self, z: Tensor) -> Tensor:
         return self.spectrum.synthesize(z * self.seen)
 
-    def observe(self, z: Tensor, w: Tensor) -> Observation:
+    def observe(self, z: Tensor, w: Tensor, dual: Tensor) -> Observation:
         sigma = self.channel.gaussian_sigma
         if sigma is not None:
             noise = torch.full_like(w, sigma**2)
@@ -125,6 +136,8 @@ class SpectralDirections(Directions):
             w = self._error(coefficients - self.s * self.seen * z, noise, w)
         else:
             p = self.spectrum.synthesize_measurement(self.s * self.seen * z)
+            pull = self.spectrum.synthesize_measurement(self.seen * dual / self.s)
+            p = p - self.gain * column(w, p) * pull
             value, noise, tau = linearized(self.channel, p, self.y, self.gain * w, self.gain)
             coefficients, w = self.spectrum.analyze_measurement(value), tau / self.gain
         return Observation(coefficients / self.s, column(noise, z) / self.s.square(), w)

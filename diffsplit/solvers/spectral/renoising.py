@@ -5,8 +5,8 @@ white noise. So the last answer x̂ is put into fresh noise, and the measurement
 along the directions that A sees. With z the coordinates of D's answer there, an observation z̃ of
 them in noise of variance ν (see `observation`), and σ on a falling grid,
 
-    D's answer = D(x̂ + f σ ξ + σ² λ, σ),   λ ← λ + (z̃ − z − ν λ)/(ν + 0.6 σ²)
-    x̂ ← the average of the last two answers
+    D's answer = D(x̂ + f σ ξ + σ² λ, σ),   λ ← λ + (z̃ − z − ν λ)/(ν + β σ²)
+    x̂ ← the average of the last two answers,   β = 0.6, or 1.2 for bits
 
 Each level is visited twice, the second time with −ξ, so that the average holds next to nothing of
 the noise. For a Gaussian prior the fixed point is the posterior mean at every σ and f. A network is
