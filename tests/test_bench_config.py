@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from diffsplit.bench.config import Method, Priors
+from diffsplit.bench.methods import prior_of
 from diffsplit.bench.shipped import CUTS, find_config, names_of_configs
 from diffsplit.errors import InputError
 
@@ -124,3 +126,11 @@ def test_a_cut_to_cats_does_not_call_its_rows_faces() -> None:
     assert labels == ["1-bit CS, σ 0.5", "1-bit CS, σ 1.5"]
     assert set(config.printed) == set(labels)
     assert "here on cats" in config.title
+
+
+def test_the_kind_of_prior_is_known_of_settings_that_need_the_preset_of_a_task() -> None:
+    priors = Priors(denoiser="pixels", latent="latents", consistency="few")
+    steps = Method(label="a", solver="dcdp-latent", settings={"consistency": "latent"})
+    assert prior_of(steps, priors) == "latents"  # a step size comes from the preset
+    for purifier, name in (("ddim", "pixels"), ("consistency", "few")):
+        assert prior_of(Method(label="b", solver="dcdp", purifier=purifier), priors) == name

@@ -19,8 +19,6 @@ KINDS: dict[type[Prior], str] = {
     LatentModel: "latent",
 }
 """Under which name `Priors` has each kind."""
-_OF_PRESETS = ("ending", "data")
-"""Settings that are for `for_problem`, and not the solver's own."""
 
 
 def missing_solver(method: Method) -> str:
@@ -41,8 +39,9 @@ def prior_of(method: Method, priors: Priors) -> str | None:
     if method.solver == BASELINE:
         return None
     kind: Any = SOLVERS[method.solver]
-    plain = {k: v for k, v in method.all_settings.items() if k not in (*_OF_PRESETS, "sampler")}
-    needed = kind(**plain).requires
+    # Of the settings only the purifier chooses the kind; others may need the preset of a task.
+    chosen = {k: v for k, v in method.all_settings.items() if k == "purifier"}
+    needed = kind(**chosen).requires
     if needed is None:
         return None
     if method.prior is not None:
