@@ -3,7 +3,7 @@
 Two algorithms behind one name. Where the error that measurements leave is white, because A has
 i.i.d. or randomized orthogonal rows or sees everything alike, messages pass: `MessagePassing`.
 Where A shows some directions well and others not at all, as a blur, a mask or a down-sampling does,
-the error is kept for each direction and whitened: `Renoising`. It also takes operators of which
+the measurements pull along each direction by itself: `Renoising`. It also takes operators of which
 only A and Aᵀ are known, such as a user's function or sparse matrix, by conjugate gradients.
 """
 

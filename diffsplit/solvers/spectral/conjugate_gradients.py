@@ -58,7 +58,7 @@ def filtered(operator: LinearOperator, rho: Tensor, factor: Tensor) -> tuple[Ten
 
 
 class ConjugateGradientModule(RenoisingModule):
-    """Whitening for any linear operator, from A and Aᵀ; the formulas are above.
+    """The pull of the measurements for any linear operator, from A and Aᵀ; formulas above.
 
     Args:
         problem, y: what was measured.

@@ -77,7 +77,7 @@ class RenoisingModule(ABC):
 
 
 class DirectionsModule(RenoisingModule):
-    """Whitening along the directions of `Directions`; the formulas are in `renoising`.
+    """The pull along the directions of `Directions`; the formulas are in `renoising`.
 
     Args:
         problem, y: what was measured.

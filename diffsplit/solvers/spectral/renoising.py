@@ -80,7 +80,7 @@ class Renoising(SamplingSolver):
     """Renoising, for any operator whose rows are not random, and any channel.
 
     With a spectrum or orthogonal rows the error is kept for each direction. With A and Aᵀ alone,
-    conjugate gradients whiten it: 60 to 125 applications of A Aᵀ a level, most without noise.
+    conjugate gradients take its place: 60 to 125 applications of A Aᵀ a level, most without noise.
 
     Attributes:
         levels: denoiser evaluations of a walk, to the mean or to one sample: to the mean two at
