@@ -61,14 +61,14 @@ def test_samples_of_a_gaussian_vary_as_its_posterior_does(name, sigma):
         assert result.samples.var(0).mean().item() == pytest.approx(variance, rel=room)
         # independent draws leave a share 1/24 of the posterior variance in their mean
         assert (result.samples.mean(0) - mean).square().mean() < 2.5 / 24 * variance
-        assert result.nfe == 24 * 20
+        assert result.nfe == 24 * 22
         assert result.samples.shape == (24, 2, *SHAPE)
-        assert [len(trace) for trace in result.sample_traces] == [20] * 24
+        assert [len(trace) for trace in result.sample_traces] == [22] * 24
 
 
 @pytest.mark.parametrize(
     ("name", "sigma"),
-    [("mask", 0.02), ("mask", 0.5), ("box", 0.1), ("bicubic", 0.1), ("blur", 0.5)],
+    [("mask", 0.1), ("mask", 0.5), ("box", 0.1), ("bicubic", 0.1), ("blur", 0.02), ("blur", 0.5)],
 )
 def test_samples_vary_as_the_posterior_does_where_what_is_seen_tells_of_what_is_hidden(name, sigma):
     """Pixels that depend on each other, as those of pictures do; samples predict the error."""
@@ -85,10 +85,11 @@ def test_samples_vary_as_the_posterior_does_where_what_is_seen_tells_of_what_is_
     gain = cov @ a.T @ torch.linalg.inv(a @ cov @ a.T + sigma**2 * torch.eye(len(a)))
     variance = torch.trace(cov - gain @ a @ cov).item() / SIZE
     y = problem.measure(prior.sample(4, _seed()), generator=_seed(1))
-    result = DiffEP(samples=8)(problem, y, prior, generator=_seed(2))
+    result = DiffEP(samples=48)(problem, y, prior, generator=_seed(2))
     mean = (y.double().flatten(1) @ gain.T).view(-1, *SHAPE)
     assert (result.image - mean).square().mean() < 0.1 * variance
-    assert result.predicted_error.mean().item() == pytest.approx(variance, rel=0.12)
+    # 5 %, and 1 % for there being 48 samples
+    assert result.predicted_error.mean().item() == pytest.approx(variance, rel=0.06)
 
 
 @pytest.mark.parametrize("name", ["mask", "box", "average", "blur", "bicubic"])

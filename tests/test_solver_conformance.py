@@ -192,6 +192,31 @@ def test_a_batch_recovers_what_its_images_recover_alone(name: str) -> None:
             )
 
 
+def strided(x: Tensor) -> Tensor:
+    """The same numbers with the channels first in memory, as the products of some layers are."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.prior in (smooth, blind)])
+def test_the_order_of_a_prior_s_and_an_operator_s_answers_in_memory_changes_nothing(
+    name: str,
+) -> None:
+    case, exact = CASES[name], smooth()
+    problem = PROBLEMS[case.problem]
+    if case.problem.startswith("own"):
+        problem = Problem(from_function(lambda x: strided(own(x)), SHAPE), problem.channel)
+    other = from_callable(
+        lambda x, sigma: strided(exact.denoise(x, sigma)),
+        SHAPE,
+        mean_square=exact.mean_square,
+        bounds=None,
+    )
+    y = measured(problem, 3)
+    plain = case.solver(PROBLEMS[case.problem], y, blind(), generator=seed(5)).image
+    image = case.solver(problem, y, other, generator=seed(5)).image
+    torch.testing.assert_close(image, plain, rtol=1e-3, atol=1e-3)
+
+
 @NAMES
 def test_a_seed_gives_the_same_bits_twice_and_no_global_generator_is_touched(name: str) -> None:
     case = CASES[name]

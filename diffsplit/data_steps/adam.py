@@ -29,9 +29,10 @@ def adam_step(
     Returns:
         ``(B, *shape_in)``.
     """
-    x = torch.nn.Parameter(z.clone(), requires_grad=False)
+    x = torch.nn.Parameter(z.contiguous().clone(), requires_grad=False)
     optimizer = torch.optim.Adam([x], lr=lr, fused=True)
     for _ in range(steps):
-        x.grad = torch.add(problem.grad(x, y), x - z, alpha=mu)
+        # The fused step takes the two in the order of memory, and A may be a user's.
+        x.grad = torch.add(problem.grad(x, y), x - z, alpha=mu).contiguous()
         optimizer.step()
     return x.data

@@ -120,6 +120,9 @@ class Prior(ABC):
         A batch that would not fit the memory of the device is evaluated in parts, see `batches`.
         Half precision does not hold σ² over the usual range; the computation is then in float32.
 
+        The answer is contiguous: fused optimizers take the memory of two tensors side by side,
+        whatever their strides.
+
         Args:
             evaluate: gets ``x``, and σ as ``(B,)``, moved into the range that the model knows.
 
@@ -132,10 +135,11 @@ class Prior(ABC):
         count_network(len(x))
         with uncounted():  # of a model that evaluates another, only the outer one counts
             if not self.networks:
-                return evaluate(wide, levels).to(x.dtype)
+                return evaluate(wide, levels).to(x.dtype).contiguous()
             if self._forward_bytes is None:
                 self._forward_bytes = {}
-            return in_batches(evaluate, wide, levels, self._forward_bytes).to(x.dtype)
+            answer = in_batches(evaluate, wide, levels, self._forward_bytes)
+            return answer.to(x.dtype).contiguous()
 
 
 class Denoiser(Prior):

@@ -40,7 +40,8 @@ class DiffEP(SamplingSolver):
         levels: denoiser evaluations of a renoising walk, see `Renoising`.
         iterations, damping, tolerance, spread: of message passing, see `MessagePassing`.
         output, samples, sample_steps, sampler: see `SamplingSolver`; a `sampler` serves message
-            passing; a sample of a renoising problem takes ``levels`` evaluations of the prior.
+            passing; a sample of a renoising problem takes two evaluations more than ``levels``
+            unless told otherwise.
     """
 
     levels: int = 20

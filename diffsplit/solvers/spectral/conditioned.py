@@ -4,7 +4,7 @@ With λ = (z̃ − z)/ν, the pull of the measurements on the coordinates z of t
 
     x̂ = D(x_σ + σ² λ, σ),   λ ← λ + (z̃ − z − ν λ)/(ν + β σ²),
 
-and what is left of z̃ − z − ν λ is added to x̂; β is 0.6, or 1.2 for bits. By λ the measurements
+and what is left of z̃ − z − ν λ is added to x̂; β is 0.55, or 1.2 for bits. By λ the measurements
 move hidden directions as well. The fixed point is exact for every Gaussian prior and Gaussian
 noise. λ changes little from one noise level to the next, so that one step each follows it: the
 denoiser has a state, and is called at falling levels. Source: ours; see `renoising` for the

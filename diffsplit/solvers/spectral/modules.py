@@ -28,7 +28,7 @@ def dual_step(problem: Problem) -> float:
     Bits are linearized anew at each level, and early linearizations are coarse: with small steps λ
     forgets them sooner.
     """
-    return 0.6 if problem.channel.gaussian_sigma is not None else 1.2
+    return 0.55 if problem.channel.gaussian_sigma is not None else 1.2
 
 
 class RenoisingModule(ABC):
