@@ -5,9 +5,10 @@ evidence, λ the pull of the measurements in their own units and e = s̃ − A x
 
     λ ← λ + (β σ² A Aᵀ + ν I)⁻¹ e,   x̂ ← x̂ + w Aᵀ (w A Aᵀ + ν I)⁻¹ e
 
-D sees Aᵀ λ, and β is 0.55, or 1.2 for bits, see `conditioned`. A walk to a sample starts from a draw
-of the posterior of white images: x' = w^½ ξ, and x' + w Aᵀ (w A Aᵀ + ν I)⁻¹ (s̃ − A x' + ν^½ ξ'). No
-square root of a matrix is needed: perturb and solve.
+D sees Aᵀ λ, and β is 0.55, or 1.2 for bits, see `conditioned`. A walk to a sample starts from a
+draw of the posterior of white images: x' = w^½ ξ, and
+x' + w Aᵀ (w A Aᵀ + ν I)⁻¹ (s̃ − A x' + ν^½ ξ'). No square root of a matrix is needed: perturb and
+solve.
 
 The systems are solved by the conjugate gradients of the exact data step, image by image, from the
 factor d in (d A Aᵀ + I) u = ρ. The two systems of a level are solved together.
