@@ -40,7 +40,7 @@ class DiffEP(SamplingSolver):
         levels: denoiser evaluations of a renoising walk, see `Renoising`.
         iterations, damping, tolerance, spread: of message passing, see `MessagePassing`.
         output, samples, sample_steps, sampler: see `SamplingSolver`; a `sampler` serves message
-            passing; a sample of a renoising problem takes two evaluations more than ``levels``
+            passing; a sample of a renoising problem takes four evaluations more than ``levels``
             unless told otherwise.
     """
 
