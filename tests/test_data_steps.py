@@ -115,6 +115,23 @@ def test_adam_with_the_closed_form_gradient_walks_as_autograd_does(channel):
     torch.testing.assert_close(adam_step(problem, y, z, 0.4, 30, 0.25), x.detach())
 
 
+@pytest.mark.parametrize("strided", ["z", "adjoint", "both"])
+def test_adam_does_not_depend_on_the_order_of_z_and_of_the_adjoint_in_memory(strided):
+    """The fused step pairs the numbers by their places in memory."""
+
+    def channels_first(x):
+        return x.transpose(0, 1).contiguous().transpose(0, 1)
+
+    plain = operators.from_function(lambda x: x + x.roll(1, -1), SHAPE)
+    adjoint = plain.adjoint if strided == "z" else lambda y: channels_first(plain.adjoint(y))
+    other = operators.from_function(lambda x: x + x.roll(1, -1), SHAPE, adjoint=adjoint)
+    problem = Problem(plain, CHANNELS["one-bit"])
+    y, z = _instance(problem)
+    expected = adam_step(problem, y, z, 0.4, 5)
+    z = z if strided == "adjoint" else channels_first(z)
+    torch.testing.assert_close(adam_step(Problem(other, problem.channel), y, z, 0.4, 5), expected)
+
+
 def test_adam_never_beats_the_exact_step():
     problem = Problem(OPERATORS["gaussian matrix"], CHANNELS["one-bit"])
     y, z = _instance(problem)

@@ -66,6 +66,16 @@ def test_samples_of_a_gaussian_vary_as_its_posterior_does(name, sigma):
         assert [len(trace) for trace in result.sample_traces] == [24] * 24
 
 
+def test_a_renoised_sample_takes_as_many_evaluations_as_it_is_told_and_the_mean_its_own():
+    problem = Problem(OPERATORS["mask"], channels.GaussianNoise(0.1))
+    y = problem.measure(_colored().sample(1, _seed()), generator=_seed(1))
+    solver = DiffEP(levels=6, samples=3, sample_steps=4)
+    result = solver(problem, y, _colored(), generator=_seed(2))
+    assert len(result.trace) == 6
+    assert [len(trace) for trace in result.sample_traces] == [4] * 3
+    assert result.nfe == 6 + 3 * 4 == solver.steps_at_most(problem)
+
+
 @pytest.mark.parametrize(
     ("name", "sigma"),
     [("mask", 0.1), ("mask", 0.5), ("box", 0.1), ("bicubic", 0.1), ("blur", 0.02), ("blur", 0.5)],

@@ -204,7 +204,11 @@ def test_the_order_of_a_prior_s_and_an_operator_s_answers_in_memory_changes_noth
     case, exact = CASES[name], smooth()
     problem = PROBLEMS[case.problem]
     if case.problem.startswith("own"):
-        problem = Problem(from_function(lambda x: strided(own(x)), SHAPE), problem.channel)
+        a = problem.operator
+        other_a = from_function(
+            lambda x: strided(own(x)), SHAPE, adjoint=lambda y: strided(a.adjoint(y))
+        )
+        problem = Problem(other_a, problem.channel)
     other = from_callable(
         lambda x, sigma: strided(exact.denoise(x, sigma)),
         SHAPE,

@@ -78,15 +78,13 @@ class RedDiff(AnyChannelSolver):
     ) -> Algorithm:
         operator = problem.operator
         first = problem.backprojection(y) / operator.norm() ** 2
-        first = first.to(zeros_for(problem, y)).contiguous()
-        mu = torch.nn.Parameter(first, requires_grad=False)
+        mu = torch.nn.Parameter(first.to(zeros_for(problem, y)), requires_grad=False)
         adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99), fused=True)
         for sigma in ddpm_grid(self.steps)[:-1]:
             clean = prior.denoise(mu + sigma * randn_like(mu, generator), sigma)
             weight = self.lam * sigma ** (self.power - 1) / operator.size_in
             data = misfit_grad(problem, mu, y) / operator.size_out
-            # The fused step takes the two in the order of memory, and A may be a user's.
-            mu.grad = torch.add(data, mu - clean, alpha=weight).contiguous()
+            mu.grad = torch.add(data, mu - clean, alpha=weight)
             adam.step()
             yield State(sigma, mu.detach().clone())
         return Answer(mu.detach().clone())
