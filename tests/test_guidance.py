@@ -293,6 +293,24 @@ def test_bits_that_are_read_as_linear_are_numbers_in_gaussian_noise_and_a_note_s
     assert plain.note == DPS(steps=5)(bits, y, _mixture()).note == ""
 
 
+def test_mcg_says_by_how_much_its_inverse_multiplies_the_noise_where_it_does():
+    solver, noisy = MCG(steps=5, cutoff=0.05), Problem(BLUR, channels.GaussianNoise(0.1))
+    y = noisy.measure(_randn(2, *SHAPE, seed=3), generator=_seed(4))
+    s = BLUR.spectrum().singular_values
+    seen = s > 0.05 * s.max()
+    gain = float((1 / s[seen]).square().sum().div(s.numel()).sqrt())
+    assert gain > 2
+    assert f"noise of 0.1 into the image {gain:.1f} times" in solver(noisy, y, _mixture()).note
+    exact = Problem(BLUR, channels.GaussianNoise(0.0))
+    assert solver(exact, y, _mixture()).note == ""
+    masked = Problem(MASK, channels.GaussianNoise(0.1))
+    assert solver(masked, MASK.apply(y), _mixture()).note == ""
+    bits = Problem(BLUR, channels.OneBit(0.5))
+    note = solver(bits, bits.measure(y, generator=_seed()), _mixture()).note
+    assert "read as A x plus Gaussian noise" in note
+    assert "times as large" in note
+
+
 def test_what_a_method_cannot_treat_is_one_sentence():
     own = operators.from_function(BLUR.apply, SHAPE)
     problem, y = _measured(own)

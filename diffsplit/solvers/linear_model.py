@@ -90,7 +90,8 @@ def solved_as_linear(
     answer = yield from solve(linear.problem, linear.y)
     if not linear.note:
         return answer
-    return replace(answer, note=f"{linear.note}: {reason}." if reason else f"{linear.note}.")
+    said = f"{linear.note}: {reason}." if reason else f"{linear.note}."
+    return replace(answer, note=f"{said} {answer.note}".strip())
 
 
 @dataclass(frozen=True)
