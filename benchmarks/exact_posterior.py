@@ -1,10 +1,11 @@
 """How far every solver is from a posterior that is known: the prior is a Gaussian.
 
-Signals of 1×32×32 whose variances fall with frequency as 1/(1 + f)², as those of pictures do. With
-Gaussian noise the posterior is Gaussian; with single bits its mean is the average of a sampler of
-Gibbs (Albert and Chib 1993). Prints 10 log10 of the mean squared error over that of the exact
-posterior mean: 0 is the best that any method can do, and an exact posterior sample has 3.0. The
-denoiser is exact, so that what is left is the method's own. Steps are those of docs/comparison.md.
+Signals of 1×32×32 whose variances fall with frequency as 1/(1 + f)^p: the larger p, the stronger
+the prior; 2 is that of pictures. With Gaussian noise the posterior is Gaussian; with single bits
+its mean is the average of a sampler of Gibbs (Albert and Chib 1993). Prints 10 log10 of the mean
+squared error over that of the exact posterior mean: 0 is the best that any method can do, and an
+exact posterior sample has 3.0. The denoiser is exact, so that what is left is the method's own.
+Steps are those of docs/comparison.md; "literal" reads bits as numbers, as the 1-bit papers do.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ SOLVERS: dict[str, Callable[[ds.Problem], ds.solvers.Solver]] = {
     "DCDP, V2": lambda problem: solvers.DCDP.for_problem(problem, purifier="tweedie"),
     "DCDP, V1": lambda problem: solvers.DCDP.for_problem(problem, purifier="ddim"),
     "DPS": lambda problem: solvers.DPS.for_problem(problem, steps=100),
+    "DPS, literal": lambda problem: solvers.DPS.for_problem(problem, steps=100, reading="literal"),
     "MCG": lambda problem: solvers.MCG.for_problem(problem, steps=100),
     "ΠGDM": solvers.PiGDM.for_problem,
     "DiffPIR": solvers.DiffPIR.for_problem,
+    "DiffPIR, literal": lambda problem: solvers.DiffPIR.for_problem(problem, reading="literal"),
     "DAPS": lambda problem: solvers.DAPS.for_problem(problem, levels=20),
     "ADMM-PnP": solvers.PnPADMM.for_problem,
     "RED-diff": lambda problem: solvers.RedDiff.for_problem(problem, steps=100),
@@ -46,12 +49,12 @@ SOLVERS: dict[str, Callable[[ds.Problem], ds.solvers.Solver]] = {
 }
 
 
-def falling() -> Tensor:
-    """A covariance ``(N, N)`` of stationary signals, of mean variance 0.25."""
+def falling(power: float) -> Tensor:
+    """A covariance ``(N, N)`` that is diagonal in cosines, of mean variance 0.25."""
     k = torch.arange(SIDE, dtype=torch.float64)
     cosines = torch.cos(math.pi * (k[:, None] + 0.5) * k / SIDE)
     basis = torch.kron(*[cosines / cosines.norm(dim=0)] * 2)
-    variances = (1 + torch.hypot(k[:, None], k)).pow(-2).flatten()
+    variances = (1 + torch.hypot(k[:, None], k)).pow(-power).flatten()
     return 0.25 * (basis * variances / variances.mean()) @ basis.T
 
 
@@ -85,8 +88,10 @@ def exact_mean(problem: ds.Problem, y: Tensor, covariance: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser(__doc__).parse_args()
-    covariance = falling()
+    options = parser(__doc__)
+    options.add_argument("--power", type=float, default=2.0, help="p (default 2)")
+    power = options.parse_args().power
+    covariance = falling(power)
     prior = GaussianPrior(SHAPE, 0.0, covariance)
     x = prior.sample(SIGNALS, seeded(0, "signals"))
     bits, noise = ds.channels.OneBit(BIT_NOISE), ds.channels.GaussianNoise(NOISE)
@@ -103,7 +108,7 @@ def main() -> None:
         name: (exact_mean(p, measured[name], covariance) - x).square().mean()
         for name, p in problems.items()
     }
-    print(f"{machine()}; {SIGNALS} signals; dB above the error of the exact mean\n")
+    print(f"{machine()}; {SIGNALS} signals, p = {power:g}; dB above the error of the exact mean\n")
     print("| method | " + " | ".join(problems) + " |")
     print("| :--- |" + " ---: |" * len(problems))
     for label, made in SOLVERS.items():
