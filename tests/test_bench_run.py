@@ -249,6 +249,8 @@ def test_pictures_and_intervals_are_kept(prior: str, tmp_path: Path) -> None:
         levels = [first.values[f"coverage_{level}"] for level in (50, 60, 70, 80, 90, 95)]
         assert levels == sorted(levels)
         assert first.values["coverage"] == first.values["coverage_90"]
+        ratio = first.values["predicted_error"] / first.values["squared_error"]
+        assert first.values["predicted_ratio"] == pytest.approx(ratio)
 
 
 @pytest.mark.timeout(300)

@@ -36,7 +36,7 @@ def test_help_of_every_benchmark_says_what_it_measures_and_measures_nothing(
 ) -> None:
     if path.stem == "common":
         pytest.skip("not a benchmark by itself")
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("deepinv" if path.stem == "against_deepinv" else "matplotlib")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setattr("sys.argv", [str(path), "--help"])
     with pytest.raises(SystemExit) as stopped:

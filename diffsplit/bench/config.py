@@ -47,6 +47,9 @@ METRICS = {
     "seconds": "seconds",
     "nfe": "evaluations",
     "operator_calls": "operator calls",
+    "predicted_ratio": "predicted over true squared error, of solvers that predict it",
+    "converged": "share of the images that converged, of solvers that say so",
+    "coverage": "coverage of 90 % intervals, of solvers that draw two samples or more",
 }
 """What can be shown of an entry, by name."""
 _LONGEST = 200

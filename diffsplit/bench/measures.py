@@ -77,6 +77,7 @@ def measures(
     found["squared_error"] = (image - truth).flatten(1).square().mean(1)
     if result.predicted_error is not None:
         found["predicted_error"] = result.predicted_error
+        found["predicted_ratio"] = result.predicted_error / found["squared_error"]
     if result.converged is not None:
         found["converged"] = result.converged
     if problem.channel.outcomes is not None:

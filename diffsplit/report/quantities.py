@@ -73,6 +73,7 @@ _KNOWN = {
         Quantity("norm_error", "relative norm error", -1),
         Quantity("bits_per_pixel", "bits per pixel", 0, None),
         Quantity("predicted_error", "predicted error", 0, None),
+        Quantity("predicted_ratio", "predicted/true error", 0, 2),
         Quantity("squared_error", "squared error", -1, None),
         Quantity("converged", "converged", 1),
         Quantity("coverage", "coverage", 0),
