@@ -187,7 +187,8 @@ def test_pigdm_with_exact_weight_draws_from_the_posterior_of_a_white_gaussian():
     assert spread[~keep].mean().item() == pytest.approx(v, rel=0.05)
 
 
-def test_pigdm_with_adaptive_weight_is_the_papers_loop():
+@pytest.mark.parametrize("weight", ["adaptive", "code"])
+def test_pigdm_is_the_loop_of_its_paper_and_of_its_code(weight):
     steps, noise, eta = 20, 0.1, 0.6
     problem, y = _measured(MASK, batch=1)
     prior = GaussianMixturePrior(_randn(3, *SHAPE, seed=7), [0.05, 0.1, 0.2])
@@ -205,9 +206,11 @@ def test_pigdm_with_adaptive_weight_is_the_papers_loop():
         c2 = math.sqrt(max(1 - before - c1**2, 0))
         epsilon = (x_t - math.sqrt(bar) * clean) / math.sqrt(1 - bar)
         fresh = torch.randn(1, *SHAPE, generator=g, dtype=torch.float64)
-        x_t = math.sqrt(before) * clean + c1 * fresh + c2 * epsilon + math.sqrt(bar) * gradient
+        share = math.sqrt(bar * (before if weight == "code" else 1.0))
+        x_t = math.sqrt(before) * clean + c1 * fresh + c2 * epsilon + share * gradient
         x_t = x_t.detach()
-    answer = PiGDM(steps=steps, eta=eta)(problem, y, prior, generator=_seed(9)).image
+    solver = PiGDM(steps=steps, eta=eta, weight=weight)
+    answer = solver(problem, y, prior, generator=_seed(9)).image
     torch.testing.assert_close(answer, x_t, rtol=0, atol=1e-4)
 
 
@@ -309,6 +312,13 @@ def test_mcg_says_by_how_much_its_inverse_multiplies_the_noise_where_it_does():
     note = solver(bits, bits.measure(y, generator=_seed()), _mixture()).note
     assert "read as A x plus Gaussian noise" in note
     assert "times as large" in note
+
+
+def test_pigdm_takes_the_weight_of_its_code_for_large_images():
+    for side, weight in ((64, "adaptive"), (65, "code")):
+        mask = operators.PixelMask((1, side, side), 0.5)
+        assert PiGDM.for_problem(Problem(mask, NOISE)).weight == weight
+        assert PiGDM.for_problem(Problem(mask, NOISE), weight="exact").weight == "exact"
 
 
 def test_what_a_method_cannot_treat_is_one_sentence():

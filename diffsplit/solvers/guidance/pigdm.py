@@ -6,23 +6,28 @@ Problems", Algorithm 1. With x0 | x ~ N(D(x, σ), r² I), r² = v σ²/(v + σ²
     ∇_x log p(y | x) = Jᵀ u/r²,   J = ∂D/∂x,   u = Aᵀ (A Aᵀ + σ_y²/r² I)⁻¹ (y − A D)
 
 so that u leads from D to the minimiser of ‖A z − y‖²/2σ_y² + ‖z − D‖²/2r², which is the exact data
-step. Without noise it is A⁺(y − A D). In σ-space, with α' = 1/√(1 + σ'²), two weights are offered:
+step. Without noise it is A⁺(y − A D). In σ-space, with α' = 1/√(1 + σ'²), three weights are offered:
 
     "adaptive"   x ← DDIM step from σ to σ' with D,  + Jᵀ u/α'
+    "code"       x ← DDIM step from σ to σ' with D,  + Jᵀ u
     "exact"      x ← DDIM step from σ to σ' with E[x0 | x, y] = D + σ²/r² Jᵀ u
 
-The first is the paper's, where the guidance of a step does not depend on how long it is. The only
-public code of its authors (that of RED-diff) has α α' for the paper's α there, that is Jᵀ u without
-1/α'. The second is Bayes' rule, and exact for x0 ~ N(m, v I).
+The first is the paper's, where the guidance of a step does not depend on how long it is. The second
+is that of the only public code of its authors (that of RED-diff), which has α α' for the paper's α.
+The third is Bayes' rule, and exact for x0 ~ N(m, v I).
+
+The mean of a large image is known from its noisy version even at σ = 150, so that J is near 1 there
+where 1/α' is 150: with a network that knows this the first diverges at 256×256.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
+from typing_extensions import Self
 
 from diffsplit.data_steps.exact import exact_step
 from diffsplit.errors import InputError
@@ -40,6 +45,9 @@ from diffsplit.solvers.variance_preserving import alpha, first_noise
 
 __all__ = ["PiGDM"]
 
+SMALL_SIDE = 64
+"""Up to so many pixels a side the paper's weight is stable."""
+
 
 @dataclass(frozen=True)
 class PiGDM(LinearModelSolver):
@@ -53,14 +61,15 @@ class PiGDM(LinearModelSolver):
         steps: of the DDPM grid, evenly spaced (paper: 100).
         eta: share of fresh noise, 1 for ancestral steps (paper) and 0 for deterministic ones.
         variance: v > 0, of the entries of clean images (paper: 1).
-        weight: "adaptive", the paper's, or "exact".
+        weight: "adaptive", the paper's, "code" or "exact". `for_problem` takes "code" for images of
+            more than 64 pixels a side.
         reading: see `LinearModelSolver`.
     """
 
     steps: int = 100
     eta: float = 1.0
     variance: float = 1.0
-    weight: Literal["adaptive", "exact"] = "adaptive"
+    weight: Literal["adaptive", "exact", "code"] = "adaptive"
 
     step_fields: ClassVar[tuple[str, ...]] = ("steps",)
     accepts: ClassVar[str] = "any operator; Gaussian noise, other channels read as linear"
@@ -71,8 +80,14 @@ class PiGDM(LinearModelSolver):
         ddpm_grid(self.steps)
         if not (is_number(self.eta, 0, 1) and is_number(self.variance, TINY)):
             raise InputError(f"PiGDM needs 0 ≤ eta ≤ 1 and a variance above 0, not {self}.")
-        if self.weight not in ("adaptive", "exact"):
-            raise InputError(f"weight is 'adaptive' or 'exact', not {self.weight!r:.40}.")
+        if self.weight not in ("adaptive", "exact", "code"):
+            raise InputError(f"weight is 'adaptive', 'exact' or 'code', not {self.weight!r:.40}.")
+
+    @classmethod
+    def for_problem(cls, problem: Problem, task: str | None = None, **settings: Any) -> Self:
+        """With the weight that does not diverge for images of this size."""
+        large = max(problem.operator.shape_in[-2:]) > SMALL_SIDE
+        return cls(**{"weight": "code" if large else "adaptive", **settings})
 
     def steps_at_most(self, problem: Problem) -> int:
         return self.steps
@@ -90,7 +105,7 @@ class PiGDM(LinearModelSolver):
             if self.weight == "exact":
                 clean = clean + sigma**2 / r2 * guidance
             x = stepped(x, clean, sigma, after, generator, self.eta)
-            if self.weight == "adaptive":
-                x = x + guidance / alpha(after)
+            if self.weight != "exact":
+                x = x + guidance / (alpha(after) if self.weight == "adaptive" else 1.0)
             yield State(sigma, prior.clip(clean))
         return Answer(x)
