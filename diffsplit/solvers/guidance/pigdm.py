@@ -6,7 +6,7 @@ Problems", Algorithm 1. With x0 | x ~ N(D(x, σ), r² I), r² = v σ²/(v + σ²
     ∇_x log p(y | x) = Jᵀ u/r²,   J = ∂D/∂x,   u = Aᵀ (A Aᵀ + σ_y²/r² I)⁻¹ (y − A D)
 
 so that u leads from D to the minimiser of ‖A z − y‖²/2σ_y² + ‖z − D‖²/2r², which is the exact data
-step. Without noise it is A⁺(y − A D). In σ-space, with α' = 1/√(1 + σ'²), three weights are offered:
+step. Without noise it is A⁺(y − A D). In σ-space, with α' = 1/√(1 + σ'²), there are three weights:
 
     "adaptive"   x ← DDIM step from σ to σ' with D,  + Jᵀ u/α'
     "code"       x ← DDIM step from σ to σ' with D,  + Jᵀ u
