@@ -2,7 +2,7 @@
 
 Signals of 1×32×32 whose variances fall with frequency as 1/(1 + f)^p: the larger p, the stronger
 the prior; 2 is that of pictures. With Gaussian noise the posterior is Gaussian; with single bits
-its mean is the average of a sampler of Gibbs (Albert and Chib 1993). Prints 10 log10 of the mean
+its mean is the average of a Gibbs sampler (Albert and Chib 1993). Prints 10 log10 of the mean
 squared error over that of the exact posterior mean: 0 is the best that any method can do, and an
 exact posterior sample has 3.0. The denoiser is exact, so that what is left is the method's own.
 Steps are those of docs/comparison.md; "literal" reads bits as numbers, as the 1-bit papers do.
@@ -70,7 +70,8 @@ def exact_mean(problem: ds.Problem, y: Tensor, covariance: Tensor) -> Tensor:
     if numbers:
         return torch.matmul(y, back.T).view(-1, *SHAPE)
     draws = seeded(0, "gibbs")
-    left = signals - signals @ gain @ signals
+    smoother = signals @ gain
+    left = signals - smoother @ signals
     root = torch.linalg.cholesky(left + 1e-9 * torch.eye(len(matrix), dtype=torch.float64))
     y = torch.where(y > 0, 1.0, -1.0).double()
     s, total = torch.zeros_like(y), torch.zeros_like(y)
@@ -80,7 +81,7 @@ def exact_mean(problem: ds.Problem, y: Tensor, covariance: Tensor) -> Tensor:
         share = torch.rand(y.shape, generator=draws, dtype=torch.float64)
         u = s + sigma * y * torch.special.ndtri((low + (1 - low) * share).clamp(1e-12, 1 - 1e-12))
         noise = torch.randn(y.shape, generator=draws, dtype=torch.float64)
-        s = u @ (signals @ gain).T + noise @ root.T
+        s = u @ smoother.T + noise @ root.T
         if k >= ROUNDS // 10:
             total += u
     mean: Tensor = total / (ROUNDS - ROUNDS // 10) @ back.T

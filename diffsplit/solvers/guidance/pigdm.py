@@ -46,7 +46,7 @@ from diffsplit.solvers.variance_preserving import alpha, first_noise
 __all__ = ["PiGDM"]
 
 SMALL_SIDE = 64
-"""Up to so many pixels a side the paper's weight is stable."""
+"""Up to so many pixels a side `for_problem` keeps the paper's weight; at 256 it diverges."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PiGDM(LinearModelSolver):
 
     @classmethod
     def for_problem(cls, problem: Problem, task: str | None = None, **settings: Any) -> Self:
-        """With the weight that does not diverge for images of this size."""
+        """With the paper's weight for small images, and for others that of the code."""
         large = max(problem.operator.shape_in[-2:]) > SMALL_SIDE
         return cls(**{"weight": "code" if large else "adaptive", **settings})
 
