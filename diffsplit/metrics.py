@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffsplit.arguments import FAR_OUTSIDE, kind_of
 from diffsplit.errors import InputError, MissingDependencyError
 
-__all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "ssim"]
+__all__ = ["cosine_similarity", "lpips", "norm_error", "psnr", "sharpness", "ssim"]
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller images have no SSIM."""
@@ -75,6 +75,34 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
         (x + 1) / 2, (truth + 1) / 2, data_range=1.0, reduction="none"
     )
     return value.reshape(len(x))
+
+
+def sharpness(x: Tensor, truth: Tensor) -> Tensor:
+    """Total variation of x over that of the truth: 1 is as sharp as the truth, less is smoother.
+
+    Noise that is left counts as sharp, too.
+
+    Args:
+        x, truth: ``(B, C, H, W)`` of at least 2×2 pixels.
+
+    Returns:
+        ``(B,)``.
+
+    Raises:
+        InputError: the shapes differ, or the images are no images of that size.
+    """
+    x, truth = _pair(x, truth)
+    if x.ndim != 4 or min(x.shape[-2:]) < 2:
+        raise InputError(
+            f"sharpness needs images (B, C, H, W) of at least 2×2 pixels, not {tuple(x.shape)}."
+        )
+    return _variation(x) / _variation(truth)
+
+
+def _variation(x: Tensor) -> Tensor:
+    """Anisotropic total variation, the mean over the differences in each direction."""
+    across, down = x.diff(dim=-1), x.diff(dim=-2)
+    return across.abs().mean((1, 2, 3)) + down.abs().mean((1, 2, 3))
 
 
 def lpips(x: Tensor, truth: Tensor, net: Backbone = "alex") -> Tensor:

@@ -4,7 +4,10 @@
 
 Few bits are those of the 1-bit papers: random sums of pixels, M/N = 1/16 and σ = 0.5 unless told
 otherwise. Restoration is that of the DCDP paper at 256×256; its lengths in pixels go with the side
-of the image.
+of the image, unless ``std`` sets the width of a Gaussian blur. With ``bits`` a few bits are kept of
+what is measured:
+
+    problem = ds.tasks.problem("super-resolution", (3, 64, 64), bits=1, sigma=0.3)
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffsplit.arguments import FAR_OUTSIDE, are_counts, image_shape
+from diffsplit.arguments import FAR_OUTSIDE, TINY, are_counts, image_shape, is_number
 from diffsplit.channels import Channel, GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.errors import InputError
 from diffsplit.operators import (
@@ -63,17 +66,19 @@ class Task(NamedTuple):
 
 
 _SUMS = ("rows", "ratio", "operator", "fraction")
+_PIXELS = ("sigma", "bits")
 TASKS = {
     "onebit-cs": Task("the sign of noisy random sums of pixels", ("sigma", *_SUMS)),
     "logistic": Task("the sign of such sums, random as in logistic regression", _SUMS),
     "onebit-inpainting": Task("the sign of some noisy pixels", ("sigma", "fraction")),
     "quantized": Task("a few bits of each random sum", ("sigma", "bits", *_SUMS)),
-    "inpaint-box": Task("all but a box in the middle", ("sigma",)),
-    "inpaint-random": Task("some of the pixels", ("sigma", "fraction")),
-    "super-resolution": Task("an image of a quarter of the side", ("sigma",)),
-    "gaussian-deblur": Task("a blurred image", ("sigma",)),
-    "motion-deblur": Task("an image of a shaken camera", ("sigma",)),
-    "denoise": Task("a noisy image", ("sigma",)),
+    "compressed-sensing": Task("random sums of pixels, as numbers", ("sigma", *_SUMS)),
+    "inpaint-box": Task("all but a box in the middle", _PIXELS),
+    "inpaint-random": Task("some of the pixels", (*_PIXELS, "fraction")),
+    "super-resolution": Task("an image of a quarter of the side", _PIXELS),
+    "gaussian-deblur": Task("a blurred image", (*_PIXELS, "std")),
+    "motion-deblur": Task("an image of a shaken camera", _PIXELS),
+    "denoise": Task("a noisy image", _PIXELS),
 }
 """All tasks by name."""
 
@@ -88,6 +93,7 @@ def problem(
     bits: int | None = None,
     operator: str | None = None,
     fraction: float | None = None,
+    std: float | None = None,
     seed: int = 0,
     images: Tensor | None = None,
 ) -> Problem:
@@ -100,10 +106,11 @@ def problem(
         ratio: M/N instead of ``rows``; 1/16 by default.
         sigma: standard deviation of the noise, before quantization if there is any, in the units
             of A x with x on [-1, 1]; by default 0.5 for one bit, 0.1 for "denoise", 0 otherwise.
-        bits: of each measurement of "quantized"; 4 by default.
+        bits: of each measurement; 4 by default for "quantized", and real numbers for restoration.
         operator: one of `OPERATORS`; by default "gaussian" for images up to 64×64, "hadamard"
             above. A matrix of more than 2³⁰ entries is stored in half precision.
         fraction: share of the pixels that a mask keeps; 0.5 by default.
+        std: of a Gaussian blur, in pixels; by default 3 at a side of 256, and in proportion.
         seed: of the operator.
         images: ``(B, C, H, W)``, to which the range of a quantizer of sums is fitted; natural
             images by default.
@@ -114,8 +121,9 @@ def problem(
     task = TASKS.get(name) if isinstance(name, str) else None
     if task is None:
         raise InputError(f"there is no task {name!r:.40}; choose one of {', '.join(TASKS)}.")
-    given = {"rows": rows, "ratio": ratio, "sigma": sigma, "bits": bits}
-    for parameter, value in {**given, "operator": operator, "fraction": fraction}.items():
+    given: dict[str, object] = {"rows": rows, "ratio": ratio, "sigma": sigma, "bits": bits}
+    given |= {"operator": operator, "fraction": fraction, "std": std}
+    for parameter, value in given.items():
         if value is not None and parameter not in task.parameters:
             known = ", ".join(task.parameters)
             raise InputError(f"the task {name} has no {parameter}, only {known}; leave it out.")
@@ -123,7 +131,7 @@ def problem(
     if "operator" in task.parameters:
         a = _sums(size, operator, rows, ratio, fraction, seed)
     else:
-        a = _pixels(name, size, 0.5 if fraction is None else fraction, seed)
+        a = _pixels(name, size, 0.5 if fraction is None else fraction, std, seed)
     return Problem(a, _channel(name, a, sigma, bits, images))
 
 
@@ -161,7 +169,9 @@ def _sums(
     return RandomizedTransform(shape, rows=rows, seed=seed, transform=operator)
 
 
-def _pixels(name: str, shape: tuple[int, int, int], fraction: float, seed: int) -> LinearOperator:
+def _pixels(
+    name: str, shape: tuple[int, int, int], fraction: float, std: float | None, seed: int
+) -> LinearOperator:
     """What is kept of the pixels, blurred or not."""
     height, width = shape[1:]
     scale = min(height, width) / PAPER_SIDE
@@ -174,10 +184,18 @@ def _pixels(name: str, shape: tuple[int, int, int], fraction: float, seed: int) 
         return Downsample(shape, 4, "bicubic")
     if name == "denoise":
         return Identity(shape)
-    kernel = 2 * round((KERNEL * scale - 1) / 2) + 1  # odd, so that it has a middle
-    if name == "gaussian-deblur":
-        return Blur.gaussian(shape, kernel, STD * scale)
-    return Blur.motion(shape, kernel, 0.5, seed)
+    if name == "motion-deblur":
+        return Blur.motion(shape, _odd(KERNEL * scale), 0.5, seed)
+    most = _odd(min(height, width) - 1)
+    std = STD * scale if std is None else std
+    if not is_number(std, TINY) or std > most:
+        raise InputError(f"std, in pixels, lies above 0 and is at most {most}, not {std!r:.40}.")
+    return Blur.gaussian(shape, min(_odd(KERNEL / STD * std), most), std)
+
+
+def _odd(size: float) -> int:
+    """A size near to it that has a middle."""
+    return 2 * round((size - 1) / 2) + 1
 
 
 def _channel(
@@ -189,18 +207,19 @@ def _channel(
 ) -> Channel:
     if name == "logistic":
         return Logistic()
-    if name.startswith("onebit"):
+    if name == "quantized":
+        bits = 4 if bits is None else bits
+    elif name.startswith("onebit") or bits == 1:
         return OneBit(sigma=0.5 if sigma is None else sigma)
-    if name != "quantized":
+    elif bits is None:
         default = 0.1 if name == "denoise" else 0.0
         return GaussianNoise(default if sigma is None else sigma)
     limit = 1.0
-    if operator.pixels is None:
+    if name == "quantized" and operator.pixels is None:
         # Sums of pixels are near normal, of variance c̄ E[x²]: three deviations hold 99.7 % of them.
         square = MEAN_SQUARE if images is None else _mean_square(images)
         limit = max(3 * math.sqrt(operator.gram.mean * square), 1e-3)
-    sigma = 0.0 if sigma is None else sigma
-    return Quantized(bits=4 if bits is None else bits, sigma=sigma, limit=limit)
+    return Quantized(bits=bits, sigma=0.0 if sigma is None else sigma, limit=limit)
 
 
 def _mean_square(images: object) -> float:

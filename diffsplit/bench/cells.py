@@ -7,16 +7,19 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from diffsplit.bench import data
 from diffsplit.bench.compute import Unit
-from diffsplit.bench.config import Config, Method, Row
+from diffsplit.bench.config import Calibration, Config, Method, Row
 from diffsplit.bench.data import Images
 from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_prior, key_of, version
 from diffsplit.bench.measures import NETWORKS, unavailable
@@ -71,28 +74,32 @@ def expand(
     wanted = tuple(name for name in NETWORKS if name in config.metrics)
     networks = tuple(name for name in wanted if not unavailable(name))
     plan, words, faults = Plan(), [], []
-    images: dict[tuple[str, int], Images] = {}
+    load = cache(partial(data.load, root=root))
     for row in config.rows:
-        source = row.data or config.data, row.size or config.size
+        source, side = row.data or config.data, row.size or config.size
         try:
-            if source not in images:
-                images[source] = data.load(source[0], config.images, source[1], config.choose, root)
-                words.append(images[source].words)
-            shown = images[source]
+            shown = load(source, config.images, side, config.choose, skip=config.skip)
+            words.append(shown.words)
         except InputError as error:
             faults.append(str(error))
             shown = None
         for method in (method for method in config.solvers if method.serves(row.label)):
-            cells = _Cells(config, row, method, device, networks)
-            cells.add(plan, shown, faults[-1] if shown is None else "", (fitted or {}))
-    if not images:
+            held_out, fault = None, faults[-1] if shown is None else ""
+            if method.calibration is not None:
+                try:
+                    held_out = _held_out(method.calibration, row, config, load)
+                except InputError as error:
+                    fault = fault or str(error)
+            cells = _Cells(config, row, method, device, networks, held_out)
+            cells.add(plan, shown, fault, (fitted or {}))
+    if not words:
         raise InputError(faults[0])
     # The problem of a row is built once for all methods, since the last is kept.
     place = {row.label: i for i, row in enumerate(config.rows)}
     plan.units.sort(key=lambda unit: (place[unit.row.label], unit.seed))
     notes = [*dict.fromkeys([*faults, *filter(None, map(unavailable, wanted))])]
     used = dict.fromkeys(unit.prior for unit in plan.units if unit.prior is not None)
-    plan.facts = _facts(config, device, list(used), "; ".join(words), notes)
+    plan.facts = _facts(config, device, list(used), "; ".join(dict.fromkeys(words)), notes)
     return plan
 
 
@@ -104,6 +111,14 @@ def place_of_batches(method: Method, prior: str | None, shape: tuple[int, ...], 
     return f"{method.solver} {settings}, prior {prior}, {shape}, {where}"
 
 
+def _held_out(
+    chosen: Calibration, row: Row, config: Config, load: Callable[..., Images]
+) -> NDArray[np.uint8]:
+    """The images on which a method is calibrated, bytes ``(n, 3, H, W)``."""
+    source, side = chosen.data or row.data or config.data, row.size or config.size
+    return load(source, chosen.images, side, chosen.choose, skip=chosen.skip).pixels.numpy()
+
+
 @dataclass(frozen=True)
 class _Cells:
     """The cells of one method in one row."""
@@ -113,6 +128,7 @@ class _Cells:
     method: Method
     device: str
     networks: tuple[str, ...]
+    held_out: NDArray[np.uint8] | None
 
     def add(self, plan: Plan, images: Images | None, fault: str, fitted: Mapping[str, int]) -> None:
         """Add them to a plan, or what is missing for them."""
@@ -148,13 +164,22 @@ class _Cells:
                 "code": hash_of_code(),
                 "device": torch.device(self.device).type,
                 "task": [self.row.task, self.row.parameters],
-                "method": {**method, "preset": self.method.preset},
+                "method": {**method, "preset": self.method.preset, **self._calibration},
                 "weights": [weights, hash_of_prior(sampler) if isinstance(sampler, str) else ""],
                 "image": content or [self.row.data, self.config.data],
                 "seed": seed,
+                "half": self.config.half,
                 "networks": sorted(self.networks),
             }
         )
+
+    @cached_property
+    def _calibration(self) -> dict[str, Any]:
+        """What the calibration depends on, for the key."""
+        if self.method.calibration is None or self.held_out is None:
+            return {}
+        settings = self.method.calibration.model_dump(include={"level", "delta", "groups"})
+        return {"calibration": [settings, [*map(hash_of_image, torch.tensor(self.held_out))]]}
 
     def _units(
         self,
@@ -183,6 +208,8 @@ class _Cells:
                 pixels=images.pixels[part].numpy(),
                 kept=tuple(i < kept for i in range(start, start + len(keys[part]))),
                 networks=self.networks,
+                half=self.config.half,
+                held_out=self.held_out,
             )
 
     def _at_once(self, images: Images) -> int:
@@ -197,7 +224,8 @@ def _facts(
     config: Config, device: str, priors: list[str], words: str, notes: list[str]
 ) -> dict[str, Any]:
     """What a report says of a run."""
-    columns = dict.fromkeys(method.label for method in config.solvers)
+    printed = [column for columns in config.printed.values() for column in columns]
+    columns = dict.fromkeys([*(method.label for method in config.solvers), *printed])
     where = platform.machine()
     if torch.device(device).type == "cuda":
         where = torch.cuda.get_device_name(torch.device(device))

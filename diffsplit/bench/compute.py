@@ -14,6 +14,7 @@ from torch import Tensor
 from diffsplit import plots, tasks
 from diffsplit.bench.config import Method, Row
 from diffsplit.bench.features import features_of
+from diffsplit.bench.fingerprint import hash_of_image
 from diffsplit.bench.measures import FID, measures, unavailable
 from diffsplit.bench.methods import solver_of
 from diffsplit.bench.store import Entry
@@ -22,7 +23,8 @@ from diffsplit.io.images import from_uint8, to_uint8
 from diffsplit.noise import seeded
 from diffsplit.priors import ConsistencyModel, Denoiser, Prior, load_prior
 from diffsplit.problem import Problem
-from diffsplit.solvers import Recovery
+from diffsplit.solvers import Recovery, Solver
+from diffsplit.uncertainty import calibrate
 
 __all__ = ["WHITE_STD", "Done", "Unit", "Worker", "failed"]
 
@@ -42,6 +44,8 @@ class Unit:
         pixels: bytes ``(B, 3, H, W)``.
         kept: whether the pictures of each image are kept.
         networks: metrics with networks that are wanted.
+        half: whether the prior's networks compute in bfloat16.
+        held_out: images on which the method is calibrated, bytes ``(n, 3, H, W)``.
     """
 
     row: Row
@@ -54,6 +58,8 @@ class Unit:
     pixels: NDArray[np.uint8]
     kept: tuple[bool, ...]
     networks: tuple[str, ...]
+    half: bool = False
+    held_out: NDArray[np.uint8] | None = None
 
     def part(self, indices: Sequence[int]) -> Unit:
         """Some of its images."""
@@ -114,8 +120,9 @@ class Worker:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        self._priors: dict[str, Prior] = {}
+        self._priors: dict[tuple[str, bool], Prior] = {}
         self._problem: tuple[str, Problem] | None = None
+        self._calibrated: tuple[str, Solver] | None = None
 
     def run(self, unit: Unit) -> Done:
         """Recover the images of a unit. What goes wrong is in the entries, and never raised.
@@ -146,10 +153,10 @@ class Worker:
     def _recover(self, unit: Unit) -> Done:
         x = from_uint8(torch.tensor(unit.pixels)).to(self.device)
         problem = self._problem_of(unit, tuple(x.shape[1:]))
-        prior = None if unit.prior is None else self._prior_of(unit.prior)
-        solver = solver_of(unit.method, unit.row, problem, self.device)
-        y = problem.measure(x, generator=_streams(unit, "measure"))
-        result = solver(problem, y, prior, generator=_streams(unit, "recover"))
+        prior = None if unit.prior is None else self._prior_of(unit.prior, unit.half)
+        solver = self._solver_of(unit, problem, prior)
+        y = problem.measure(x, generator=_streams(unit.hashes, unit.seed, "measure"))
+        result = solver(problem, y, prior, generator=_streams(unit.hashes, unit.seed, "recover"))
         numbers = measures(problem, y, x, result, unit.networks)
         entries = [_entry(unit, i, "done", "", values) for i, values in enumerate(numbers)]
         pictures = _pictures(unit, problem, y, result)
@@ -158,19 +165,51 @@ class Worker:
                 kept |= found
         return Done(entries, pictures)
 
+    @staticmethod
+    def _name_of(unit: Unit) -> str:
+        """What the problem of a unit depends on."""
+        parameters = sorted(unit.row.parameters.items())
+        return f"{unit.row.task} {parameters} {unit.pixels.shape[1:]} {unit.seed}"
+
     def _problem_of(self, unit: Unit, shape: tuple[int, ...]) -> Problem:
-        parameters = unit.row.parameters
-        name = f"{unit.row.task} {sorted(parameters.items())} {shape} {unit.seed}"
+        name = self._name_of(unit)
         if self._problem is None or self._problem[0] != name:
             self._problem = None  # a matrix may fill the memory; the next is built without it
-            made = tasks.problem(unit.row.task, shape, seed=unit.seed, **parameters)
+            made = tasks.problem(unit.row.task, shape, seed=unit.seed, **unit.row.parameters)
             made.operator.to(self.device)
             self._problem = name, made
         return self._problem[1]
 
-    def _prior_of(self, name: str) -> Prior:
-        if name not in self._priors:
+    def _solver_of(self, unit: Unit, problem: Problem, prior: Prior | None) -> Solver:
+        """The solver of a method, calibrated if the method says so; the last of these is kept."""
+        solver = solver_of(unit.method, unit.row, problem, self.device)
+        chosen = unit.method.calibration
+        if chosen is None or unit.held_out is None:
+            return solver
+        images = torch.tensor(unit.held_out)
+        contents = [*map(hash_of_image, images)]
+        prior_name = f"{unit.prior} {unit.half}"
+        name = f"{self._name_of(unit)} {unit.method.model_dump_json()} {prior_name} {contents}"
+        if self._calibrated is None or self._calibrated[0] != name:
+            found = calibrate(
+                solver,  # type: ignore[type-var]  # which sees to it that it draws samples
+                problem,
+                prior,  # type: ignore[arg-type]
+                from_uint8(images).to(self.device),
+                level=chosen.level,
+                delta=chosen.delta,
+                groups=chosen.groups,
+                generator=_streams(contents, unit.seed, "calibrate"),
+                batch=len(unit.keys),
+            )
+            self._calibrated = name, found
+        return self._calibrated[1]
+
+    def _prior_of(self, name: str, half: bool) -> Prior:
+        if (name, half) not in self._priors:
             prior = load_prior(name, device=self.device)
+            if half and prior.networks:
+                prior = load_prior(prior, dtype=torch.bfloat16)
             # The first evaluation is slower than the others, and no solver's fault.
             zero = torch.zeros((1, *prior.shape), device=self.device)
             with torch.no_grad():
@@ -178,15 +217,14 @@ class Worker:
                     prior.denoise(zero, 1.0)
                 elif isinstance(prior, ConsistencyModel):
                     prior.consistency(zero, 1.0)
-            self._priors[name] = prior
-        return self._priors[name]
+            self._priors[name, half] = prior
+        return self._priors[name, half]
 
 
-def _streams(unit: Unit, purpose: str) -> list[torch.Generator]:
-    """A generator for each image, from its content and the seed: its batch does not matter."""
+def _streams(contents: Sequence[str], seed: int, purpose: str) -> list[torch.Generator]:
+    """A generator for each image, from its hash and the seed: its batch does not matter."""
     return [
-        seeded(int(content[:8], 16) ^ unit.seed, f"diffsplit bench {purpose}")
-        for content in unit.hashes
+        seeded(int(content[:8], 16) ^ seed, f"diffsplit bench {purpose}") for content in contents
     ]
 
 

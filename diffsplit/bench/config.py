@@ -30,7 +30,7 @@ from pydantic import (
 from diffsplit.solvers import SOLVERS
 from diffsplit.tasks import OPERATORS, TASKS
 
-__all__ = ["BASELINE", "METRICS", "Config", "Method", "Priors", "Row"]
+__all__ = ["BASELINE", "METRICS", "Calibration", "Choice", "Config", "Method", "Priors", "Row"]
 
 BASELINE = "linear-baseline"
 """The solver that stands for `diffsplit.solvers.linear_baseline` of the problem."""
@@ -43,6 +43,7 @@ METRICS = {
     "sign_consistency": "sign consistency",
     "cosine": "cosine similarity",
     "norm_error": "relative norm error",
+    "sharpness": "sharpness: total variation over that of the truth",
     "bits_per_pixel": "bits per pixel",
     "seconds": "seconds",
     "nfe": "evaluations",
@@ -50,6 +51,7 @@ METRICS = {
     "predicted_ratio": "predicted over true squared error, of solvers that predict it",
     "converged": "share of the images that converged, of solvers that say so",
     "coverage": "coverage of 90 % intervals, of solvers that draw two samples or more",
+    "coverage_hidden": "the same over the pixels that a mask hides",
 }
 """What can be shown of an entry, by name."""
 _LONGEST = 200
@@ -68,7 +70,9 @@ def _number(value: Any) -> Any:
 Text = Annotated[str, Field(min_length=1, max_length=_LONGEST)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
+Skip = Annotated[int, Field(ge=0, le=10**6)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Choice = Literal["first", "spread"]
 
 
 class _Part(BaseModel):
@@ -98,7 +102,7 @@ class Row(_Part):
 
     Attributes:
         label: in the table.
-        task: one of `diffsplit.tasks`; the next six are its parameters, see `tasks.problem`.
+        task: one of `diffsplit.tasks`; the next seven are its parameters, see `tasks.problem`.
         data, size, priors: of this row, where they are not those of all.
     """
 
@@ -110,6 +114,7 @@ class Row(_Part):
     bits: Annotated[int | None, Field(ge=1, le=16)] = None
     operator: str | None = None
     fraction: Annotated[Number | None, Field(ge=0, le=1)] = None
+    std: Annotated[Number | None, Field(gt=0)] = None
     data: Text | None = None
     size: Annotated[int | None, Field(ge=1, le=4096)] = None
     priors: Priors = Priors()
@@ -117,7 +122,7 @@ class Row(_Part):
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of the task that are set, for `tasks.problem`."""
-        names = {"sigma", "rows", "ratio", "bits", "operator", "fraction"}
+        names = {"sigma", "rows", "ratio", "bits", "operator", "fraction", "std"}
         return self.model_dump(include=names, exclude_none=True)
 
     @field_validator("task")
@@ -143,6 +148,25 @@ class Row(_Part):
         return self
 
 
+class Calibration(_Part):
+    """Held-out images on which the intervals of a method are calibrated.
+
+    Attributes:
+        data: a data set by name, or a folder or zip of images; by default that of the row.
+        images, skip: how many, and how many before them are passed over.
+        choose: as in `Config`.
+        level, delta, groups: see `diffsplit.uncertainty.calibrate`.
+    """
+
+    data: Text | None = None
+    images: Count = 40
+    skip: Skip = 0
+    choose: Choice = "first"
+    level: Annotated[Number, Field(gt=0, lt=1)] = 0.9
+    delta: Annotated[Number | None, Field(gt=0, lt=1)] = None
+    groups: Count = 1
+
+
 class Method(_Part):
     """A solver with its settings: a column of the table.
 
@@ -155,6 +179,8 @@ class Method(_Part):
         preset: the task whose preset is taken; by default that of the row.
         prior: instead of the one of its kind.
         rows: labels of the rows that it is for; by default all.
+        calibration: images on which its intervals are calibrated, for each row; None leaves them
+            as they are.
     """
 
     label: Text
@@ -165,6 +191,7 @@ class Method(_Part):
     preset: str | None = None
     prior: Text | None = None
     rows: list[Text] | None = None
+    calibration: Calibration | None = None
 
     @property
     def all_settings(self) -> dict[str, Any]:
@@ -201,13 +228,16 @@ class Config(_Part):
         source: the table of the paper that it repeats.
         data: a data set by name, see `diffsplit.bench.data`, or a folder or zip of images.
         images: how many of each data set.
+        skip: how many are passed over first.
         choose: the first of them, or evenly spread over all.
         size: side in pixels that they are cropped and resized to.
         priors: by kind.
+        half: networks compute in bfloat16.
         rows, solvers: what is run on what.
         seeds: each gives an operator, noise and randomness of the solver.
         metrics: to show, in this order.
-        printed: what the paper prints: ``{row: {column: {metric: text}}}``.
+        printed: what the paper prints: ``{row: {column: {metric: text}}}``, of methods that are run
+            and of others.
         pictures: of how many images the pictures are kept.
         batch: the most images that a solver gets at once, if their memory allows it.
     """
@@ -216,9 +246,11 @@ class Config(_Part):
     source: str = ""
     data: Text
     images: Count = 100
-    choose: Literal["first", "spread"] = "first"
+    skip: Skip = 0
+    choose: Choice = "first"
     size: Annotated[int, Field(ge=1, le=4096)] = 256
     priors: Priors = Priors()
+    half: bool = False
     rows: Annotated[list[Row], Field(min_length=1)]
     solvers: Annotated[list[Method], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]

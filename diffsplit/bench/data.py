@@ -169,6 +169,7 @@ def load(
     size: int,
     choose: Literal["first", "spread"] = "first",
     root: Path | None = None,
+    skip: int = 0,
 ) -> Images:
     """The images of a data set, a folder or a zip; fewer than ``count`` if there are no more.
 
@@ -176,10 +177,11 @@ def load(
         name: "cats" or "face", which are bundled, "faces", one of `DATA_SETS`, or a path.
         choose: the first in the order of their names, or evenly spread over all.
         root: see `find`.
+        skip: how many are passed over first.
 
     Raises:
         InputError: the data set is not there (the message says where to get it and where to put
-            it), or an image cannot be read.
+            it), an image cannot be read, or all of them are passed over.
     """
     if name == FACES:
         name = "ffhq" if find("ffhq", root) is not None else "face"
@@ -195,23 +197,28 @@ def load(
                 "give it with --data."
             )
         path, words, least = place, data.title, data.least
-    chosen = _usable(path, least)
+    chosen = _usable(path, least, skip)
     if choose == "spread":
         listed = [found for found, _ in chosen]
         wanted = set(listed[:: max(1, len(listed) // count)][:count])
-        chosen = ((found, source) for found, source in _usable(path, least) if found in wanted)
+        usable = _usable(path, least, skip)
+        chosen = ((found, source) for found, source in usable if found in wanted)
     names: list[str] = []
     pictures: list[Tensor] = []
     for found, source in islice(chosen, count):
         names.append(found.removeprefix(str(path)).lstrip(":/\\"))
         pictures.append(decode(source, size, 3, found))
+    if not names and skip:
+        raise InputError(f"{path}: has no image after the first {skip}; set skip to less.")
     if not names:
         raise InputError(f"{path}: holds no image; give a folder or a zip of PNG or JPEG files.")
     return Images(names, torch.stack(pictures), f"{len(names)} of {words}, {size}×{size}")
 
 
-def _usable(path: Path, least: int) -> Iterator[tuple[str, Path | IO[bytes]]]:
-    """The images of a folder, zip or database that are large enough, in their order."""
+def _usable(path: Path, least: int, skip: int) -> Iterator[tuple[str, Path | IO[bytes]]]:
+    """The images of a folder, zip or database that are large enough, in their order, after some."""
     for found, source in image_files(path):
         if not least or shorter_side(source, found) >= least:
-            yield found, source
+            if skip == 0:
+                yield found, source
+            skip = max(0, skip - 1)

@@ -21,6 +21,9 @@ __all__ = ["FID", "LEVELS", "NETWORKS", "coverages", "measures", "unavailable"]
 LEVELS = (50, 60, 70, 80, 90, 95)
 """Levels in percent for which the coverage of intervals is kept."""
 
+SHOWN = 90
+"""The level of which a table shows the coverage."""
+
 Metric = Callable[[Tensor, Tensor], Tensor]
 NETWORK_METRICS: dict[str, Metric] = {
     "lpips": metrics.lpips,
@@ -36,6 +39,7 @@ _METRICS: dict[str, Metric] = {
     "ssim": metrics.ssim,
     "cosine": metrics.cosine_similarity,
     "norm_error": metrics.norm_error,
+    "sharpness": metrics.sharpness,
 }
 
 
@@ -84,7 +88,7 @@ def measures(
         found["sign_consistency"] = problem.sign_consistency(image, y)
         bits = y[0].numel() * math.log2(problem.channel.outcomes)
         found["bits_per_pixel"] = torch.full((batch,), bits / (truth.shape[-1] * truth.shape[-2]))
-    found.update(coverages(result, truth))
+    found.update(coverages(result, truth, problem.operator.pixels))
     rows = {name: value.double().cpu().tolist() for name, value in found.items()}
     same = {
         "seconds": result.seconds / batch,
@@ -94,11 +98,13 @@ def measures(
     return [{**{name: values[i] for name, values in rows.items()}, **same} for i in range(batch)]
 
 
-def coverages(result: Recovery, truth: Tensor) -> dict[str, Tensor]:
+def coverages(result: Recovery, truth: Tensor, measured: Tensor | None = None) -> dict[str, Tensor]:
     """The share of the entries inside the interval of each of `LEVELS`, if there are intervals.
 
-    "coverage" is that of 90 %. Entries whose interval is no wider than the least, half a gray level
-    to both sides, were measured; they are left out, as in `diffsplit.uncertainty`.
+    "coverage" is that of 90 %, and "coverage_hidden" the same over the entries that are not
+    ``measured``, a mask ``(C, H, W)``, if there are any. Entries whose interval is no wider than
+    the least, half a gray level to both sides, were measured; they are left out of the others, as
+    in `diffsplit.uncertainty`.
     """
     if result.samples is None or result.std is None or len(result.samples) < 2:
         return {}
@@ -106,8 +112,11 @@ def coverages(result: Recovery, truth: Tensor) -> dict[str, Tensor]:
     for level in LEVELS:
         low, high = result.interval(level / 100)
         inside = ((truth >= low) & (truth <= high)).flatten(1)
+        if level == SHOWN and measured is not None and not bool(measured.all()):
+            hidden = ~measured.flatten()
+            found["coverage_hidden"] = inside[:, hidden].double().mean(1)
         doubtful = (result.half_width(level / 100) > rounding(result.bounds)).flatten(1)
         count = doubtful.sum(1)
         share = (inside & doubtful).sum(1) / count.clamp(min=1)
         found[f"coverage_{level}"] = torch.where(count > 0, share, 1.0)
-    return {"coverage": found["coverage_90"], **found}
+    return {"coverage": found[f"coverage_{SHOWN}"], **found}

@@ -30,6 +30,7 @@ def measure(
     bits: Annotated[int | None, typer.Option(min=1, max=16)] = None,
     operator: Annotated[str | None, one_of(OPERATORS)] = None,
     fraction: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    std: Annotated[float | None, typer.Option(min=0)] = None,
     size: Annotated[int, typer.Option(min=1, max=4096)] = 64,
     gray: Annotated[bool, typer.Option("--gray")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
@@ -48,11 +49,13 @@ def measure(
             (default 1/16).
         sigma: Standard deviation of the noise, before quantization if there is any, for images on
             [-1, 1] (default: 0.5 for one bit, 0.1 for denoise, 0 otherwise).
-        bits: For the task quantized: bits each (default 4).
+        bits: Bits of each measurement (default 4 for the task quantized; a blur, a mask or a
+            reduction keeps real numbers).
         operator: For random sums: gaussian, a random matrix, as in the papers (default up to
             64×64); hadamard (default above) or dct, a randomized fast transform; or mask, pixels
             instead.
         fraction: For masks and random inpainting: share of the pixels kept (default 0.5).
+        std: Of a Gaussian blur, in pixels (default 3 at a side of 256, 0.75 at 64).
         size: The image is cropped to a square and resized to this side; the bundled priors are
             for 64.
         gray: Measure the brightness alone, for a prior of one color.
@@ -65,6 +68,7 @@ def measure(
         diffsplit measure cat.jpg -o cat.safetensors --task onebit-inpainting --fraction 0.3
         diffsplit measure cat.jpg -o cat.safetensors --task quantized --bits 2 --ratio 1/8
         diffsplit measure cat.jpg -o cat.safetensors --task motion-deblur --sigma 0.05
+        diffsplit measure cat.jpg -o cat.safetensors --task super-resolution --bits 1 --sigma 0.3
     """
     check_outputs([(output, ())], [image], force)
     x = load_image(image, size, channels=1 if gray else 3)
@@ -77,6 +81,7 @@ def measure(
         bits=bits,
         operator=operator,
         fraction=fraction,
+        std=std,
         seed=seed,
         images=x,
     )
