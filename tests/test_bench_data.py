@@ -6,6 +6,7 @@ import io
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,7 +23,7 @@ def picture(value: int, size: tuple[int, int] = (300, 260), kind: str = "PNG") -
     return file.getvalue()
 
 
-def values(name: str, count: int, root: Path, **options: str) -> list[int]:
+def values(name: str, count: int, root: Path, **options: Any) -> list[int]:
     """The gray levels by which the images that are loaded can be told apart."""
     return [int(x[0, 0, 0]) for x in load(name, count, SIDE, root=root, **options).pixels]
 
@@ -39,6 +40,10 @@ def test_of_the_whole_of_ffhq_the_first_images_are_taken_as_dps_validated_on(
     assert shown.words == "3 of FFHQ, 8×8"
     assert values("ffhq", 100, tmp_path) == [0, 1, 2, 3, 1000 % 256, 1001 % 256]
     assert values("ffhq", 3, tmp_path, choose="spread") == [0, 2, 1000 % 256]
+    assert values("ffhq", 2, tmp_path, skip=2) == [2, 3]
+    assert values("ffhq", 2, tmp_path, choose="spread", skip=2) == [2, 1000 % 256]
+    with pytest.raises(InputError, match="no image after the first 6; set skip to less"):
+        load("ffhq", 2, SIDE, root=tmp_path, skip=6)
 
 
 def test_images_of_imagenet_that_are_too_small_are_passed_over(tmp_path: Path) -> None:

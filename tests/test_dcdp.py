@@ -383,6 +383,12 @@ def test_a_problem_gets_its_preset_or_the_general_settings():
     expected = DCDP.preset("gaussian-deblur", 8, noise=0.05, ending="adapted", purifier="tweedie")
     assert DCDP.for_problem(noisy, "gaussian-deblur") == expected
     assert DCDP.for_problem(noisy) == DCDP(purifier="tweedie")
+    exact = Problem(BLUR, channels.GaussianNoise(0.0))
+    assert DCDP.for_problem(noisy, "gaussian-deblur").return_ == "purified"
+    for solver in (DCDP, LatentDCDP):  # what fits measurements without noise is x_K
+        assert solver.for_problem(exact, "gaussian-deblur").return_ == "consistent"
+        chosen = solver.for_problem(exact, "gaussian-deblur", return_="purified")
+        assert chosen.return_ == "purified"
     bits = Problem(BLUR, channels.OneBit(0.5))
     assert DCDP.for_problem(bits, "onebit-cs", rounds=3) == DCDP(
         purifier="tweedie", tau=20, rounds=3

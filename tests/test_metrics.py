@@ -13,7 +13,7 @@ from torch import Tensor
 
 import diffsplit.metrics
 from diffsplit.errors import InputError, MissingDependencyError
-from diffsplit.metrics import cosine_similarity, lpips, norm_error, psnr, ssim
+from diffsplit.metrics import cosine_similarity, lpips, norm_error, psnr, sharpness, ssim
 
 
 def pair(batch: int = 3, size: int = 24) -> tuple[Tensor, Tensor]:
@@ -89,14 +89,30 @@ def test_cosine_ignores_a_scale_and_norm_error_measures_it_alone() -> None:
     torch.testing.assert_close(norm_error(-0.3 * truth, truth), 0.7 * one)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, cosine_similarity, norm_error])
+def test_sharpness_is_the_ratio_of_the_total_variations() -> None:
+    x, truth = pair()
+    rows, columns = x.shape[-2:]
+
+    def variation(image: torch.Tensor) -> float:
+        down = [(image[:, i + 1] - image[:, i]).abs().mean() for i in range(rows - 1)]
+        across = [(image[..., i + 1] - image[..., i]).abs().mean() for i in range(columns - 1)]
+        return float(sum(down) / len(down) + sum(across) / len(across))
+
+    expected = [variation(a) / variation(b) for a, b in zip(x, truth, strict=True)]
+    torch.testing.assert_close(sharpness(x, truth).tolist(), expected)
+    torch.testing.assert_close(sharpness(0.5 * truth, truth), 0.5 * sharpness(truth, truth))
+    with pytest.raises(InputError, match="2×2"):
+        sharpness(x[..., :1], truth[..., :1])
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, cosine_similarity, norm_error, sharpness])
 def test_metrics_of_a_batch_are_those_of_its_images(metric) -> None:
     x, truth = pair()
     alone = torch.cat([metric(x[i : i + 1], truth[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(metric(x, truth), alone)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, cosine_similarity, norm_error])
+@pytest.mark.parametrize("metric", [psnr, ssim, cosine_similarity, norm_error, sharpness])
 def test_half_precision_is_compared_in_single(metric) -> None:
     x, truth = pair()
     half = metric(x.half(), truth.bfloat16())
@@ -105,7 +121,7 @@ def test_half_precision_is_compared_in_single(metric) -> None:
     torch.testing.assert_close(half.double(), double, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, lpips, cosine_similarity, norm_error])
+@pytest.mark.parametrize("metric", [psnr, ssim, lpips, cosine_similarity, norm_error, sharpness])
 @pytest.mark.parametrize(
     ("change", "advice"),
     [

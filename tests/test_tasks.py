@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffsplit import InputError, Problem
-from diffsplit.channels import GaussianNoise, Logistic, OneBit
+from diffsplit.channels import GaussianNoise, Logistic, OneBit, Quantized
 from diffsplit.operators import GaussianMatrix, PixelMask, RandomizedTransform
 from diffsplit.solvers import DCDP
 from diffsplit.tasks import TASKS, problem
@@ -47,6 +47,33 @@ def test_the_noise_is_that_of_the_papers_unless_told_otherwise() -> None:
     assert problem("onebit-cs", SHAPE, sigma=0).channel == OneBit(0.0)
     assert problem("denoise", SHAPE).channel == GaussianNoise(0.1)
     assert problem("motion-deblur", SHAPE).channel == GaussianNoise(0.0)
+
+
+def test_a_blur_is_as_wide_as_told() -> None:
+    for std, size in ((0.75, 15), (1.5, 31), (10.0, 63)):
+        blur = problem("gaussian-deblur", (3, 64, 64), std=std).operator.config()
+        assert (blur["size"], blur["std"]) == (size, std)
+
+
+def test_what_is_restored_may_be_measured_in_a_few_bits() -> None:
+    for name in ("super-resolution", "inpaint-box", "inpaint-random", "motion-deblur", "denoise"):
+        plain = problem(name, SHAPE)
+        for bits, sigma, channel in (
+            (1, None, OneBit(0.5)),
+            (1, 0.3, OneBit(0.3)),
+            (4, None, Quantized(bits=4)),
+            (2, 0.1, Quantized(bits=2, sigma=0.1)),
+        ):
+            made = problem(name, SHAPE, bits=bits, sigma=sigma)
+            assert made.channel == channel
+            assert made.operator.config() == plain.operator.config()
+
+
+def test_compressed_sensing_keeps_the_sums_of_one_bit_as_numbers() -> None:
+    few, many = problem("onebit-cs", SHAPE), problem("compressed-sensing", SHAPE, sigma=0.1)
+    assert few.operator.config() == many.operator.config()
+    assert many.channel == GaussianNoise(0.1)
+    assert problem("compressed-sensing", SHAPE).channel == GaussianNoise(0.0)
 
 
 def test_rows_and_ratio_set_the_number_of_sums_and_fraction_that_of_pixels() -> None:
@@ -111,7 +138,11 @@ def test_the_quantizer_is_scaled_so_that_the_codes_are_used() -> None:
         ("logistic", {"sigma": 0.5}, "has no sigma"),
         ("onebit-inpainting", {"operator": "dct"}, "has no operator"),
         ("inpaint-box", {"fraction": 0.5}, "has no fraction"),
-        ("super-resolution", {"rows": 3}, "has no rows, only sigma"),
+        ("super-resolution", {"rows": 3}, "has no rows, only sigma, bits"),
+        ("motion-deblur", {"std": 2.0}, "has no std"),
+        ("gaussian-deblur", {"std": 0.0}, "std, in pixels, lies above 0 and is at most 15"),
+        ("gaussian-deblur", {"std": 16.0}, "at most 15"),
+        ("inpaint-box", {"bits": 17}, "from 1 to 16"),
     ],
 )
 def test_a_parameter_that_the_task_does_not_have_is_refused(
