@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import refused, run, with_reasons
 from folders import contents
+from PIL import Image
 from runs_to_report import rich_store
 
 from diffsplit.bench.store import Label, Store
@@ -39,7 +40,7 @@ def test_everything_is_written_and_listed(
     written = {path.name for path in folder.iterdir()}
     assert {"index.html", "table.md", "table.tex", "results.csv", "paired.csv"} < written
     assert sorted(map(Path, capsys.readouterr().out.splitlines())) == sorted(folder.iterdir())
-    assert "pictures-1-4-y-0-05.png" in written
+    assert {"pictures-1-4-y-0-05.png", "overview.png"} < written
     summary = Summary(rich_store())
     assert (folder / "table.md").read_text("utf-8") == markdown(summary)
     assert (folder / "results.csv").read_text("utf-8") == entries_csv(summary)
@@ -53,6 +54,19 @@ def test_only_what_is_asked_for_is_written_where_it_is_asked_for(
     assert run("report", results, "-o", out, "--format", "latex, csv") == 0
     assert {path.name for path in out.iterdir()} == {"table.tex", "results.csv", "paired.csv"}
     assert contents(results) == before, "a report changes nothing of the results"
+
+
+def test_figures_of_pictures_have_maps_unless_they_are_not_wanted(results: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+    def height() -> int:
+        with Image.open(results / "report" / "pictures-1-4-y-0-05.png") as picture:
+            return picture.height
+
+    assert run("report", results, "--format", "figures") == 0
+    full = height()
+    assert run("report", results, "--format", "figures", "--no-maps") == 0
+    assert height() < 0.7 * full
 
 
 def test_the_same_results_give_the_same_files_and_replace_the_old(results: Path) -> None:

@@ -11,6 +11,7 @@ from diffsplit import Problem, plots
 from diffsplit.channels import GaussianNoise, OneBit
 from diffsplit.errors import InputError
 from diffsplit.operators import ChannelMix, Downsample, GaussianMatrix, LinearOperator, PixelMask
+from diffsplit.plots import lettering
 
 SHAPE = (3, 8, 8)
 
@@ -193,3 +194,24 @@ def test_a_table_has_a_line_a_row_and_a_cell_for_every_column() -> None:
         "| DiffEP | 22.22 | – |",
         "| a\\|b | – | 768 |",
     ]
+
+
+def test_labels_with_greek_letters_are_drawn_and_not_replaced_by_boxes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = torch.zeros(3, 8, 8)
+
+    def drawn(label: str) -> torch.Tensor:
+        return plots.side_by_side([(label, image)], scale=10)
+
+    if lettering.readable("σ") == "σ":
+        assert not torch.equal(drawn("σ σ σ"), drawn("Π Π Π"))  # two boxes would be alike
+    monkeypatch.setattr(lettering, "find_spec", lambda name: None)
+    for cached in (lettering._with_greek, lettering.font):
+        cached.cache_clear()
+    try:
+        assert lettering.readable("×4, σ 0.05") == "x4, sigma 0.05"
+        assert torch.equal(drawn("×4"), drawn("x4"))
+    finally:
+        for cached in (lettering._with_greek, lettering.font):
+            cached.cache_clear()

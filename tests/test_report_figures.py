@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -14,8 +15,10 @@ from runs_to_report import IMAGES, ROWS, SOLVERS, MemoryStore, done, rich_store
 
 from diffsplit.bench.compute import WHITE_STD
 from diffsplit.errors import InputError, MissingDependencyError
+from diffsplit.io.images import to_uint8
+from diffsplit.plots.lettering import font, readable
 from diffsplit.report.figures import as_svg, drawings, write
-from diffsplit.report.gallery import figure, gallery, png
+from diffsplit.report.gallery import Answer, figure, gallery, overview, png
 from diffsplit.report.summary import Summary
 
 
@@ -119,6 +122,24 @@ def test_the_figure_of_a_task_has_a_row_for_each_picture_and_map() -> None:
     sheet = figure(shown, SOLVERS)
     down = 8 * 16 + 4
     assert sheet.shape == (3, (2 + 3 * 2 + 1) * down - 4, 150 + 3 * down - 4)
+    plain = figure(shown, SOLVERS, maps=False)
+    assert plain.shape == (3, (2 + 3) * down - 4, 150 + 3 * down - 4)
+
+
+def test_the_overview_has_a_line_for_each_task_with_every_answer() -> None:
+    store = rich_store()
+    shown = gallery(store, Summary(store), 1)
+    sheet = overview(shown)
+    line = 8 * 16 + 22
+    assert sheet.shape[:2] == (3, 2 * line)
+    for row, one in enumerate(shown):
+        names = [one.row, *(f"{a.entry.solver} {a.entry.values['psnr']:.1f}" for a in one.answers)]
+        cell = max(8 * 16, *(math.ceil(font().getlength(readable(name))) for name in names)) + 6
+        for place, picture in enumerate([one.truth, one.measurement, *one.answers]):
+            expected = picture.picture if isinstance(picture, Answer) else picture
+            corner = row * line, place * cell + (cell - 6) // 2 - 8 * 16 // 2
+            found = sheet[:, corner[0] + 8, corner[1] + 8]
+            assert to_uint8(found).tolist() == expected.expand(3, -1, -1)[:, 0, 0].tolist()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

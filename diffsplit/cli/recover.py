@@ -31,7 +31,7 @@ from diffsplit.errors import InputError
 from diffsplit.io.images import load_image, save_image
 from diffsplit.io.measurements import load, read_facts
 from diffsplit.plausibility import DOUBTFUL, contradiction
-from diffsplit.plots.grids import FONT_SIZE
+from diffsplit.plots.lettering import FONT_SIZE
 from diffsplit.priors import Prior, load_prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import SOLVERS, Recovery, Solver

@@ -23,6 +23,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT")] = None,
     format_: Annotated[str | None, typer.Option("--format", metavar="NAMES")] = None,
     pictures: Annotated[int, typer.Option(min=0)] = PICTURES,
+    maps: Annotated[bool, typer.Option("--maps/--no-maps")] = True,
 ) -> None:
     """Make a page, tables and figures of the results of a benchmark.
 
@@ -35,6 +36,8 @@ def report(
         format_: What to write: html, markdown, latex, csv, figures, with commas between them
             (default: all of them).
         pictures: Of how many images of each task to show pictures at most.
+        maps: In the figures of pictures, also show the error and the standard deviation of each
+            answer.
 
     Examples:
         diffsplit report results
@@ -51,7 +54,7 @@ def report(
         if format_ is None and find_spec("matplotlib") is None:
             formats.remove("figures")
             say("Note: no figures, since matplotlib is not installed; pip install matplotlib.")
-        paths = write_report(store, target, formats, pictures)
+        paths = write_report(store, target, formats, pictures, maps)
     for path in paths:
         print(path)
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8, to_uint8
+from diffsplit.plots.lettering import font, readable
 
 __all__ = [
-    "FONT_SIZE",
     "check_images",
     "comparison",
     "from_canvas",
@@ -22,9 +22,6 @@ __all__ = [
     "on_canvas",
     "side_by_side",
 ]
-
-FONT_SIZE = 13
-"""Of labels, in pixels."""
 
 
 def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
@@ -64,14 +61,14 @@ def side_by_side(panels: Sequence[tuple[str, Tensor]], scale: int = 3, gap: int 
     if len(sizes) != 1:
         raise InputError(f"panels of a figure need images of one size, not {sizes}.")
     height, width = sizes.pop()
-    font = ImageFont.load_default(FONT_SIZE)
-    cell = max(width * scale, *(math.ceil(font.getlength(label)) for label, _ in panels)) + gap
+    panels = [(readable(label), image) for label, image in panels]
+    cell = max(width * scale, *(math.ceil(font().getlength(label)) for label, _ in panels)) + gap
     canvas = Image.new("RGB", (len(panels) * cell - gap, height * scale + 22), "white")
     draw = ImageDraw.Draw(canvas)
     for i, (label, image) in enumerate(panels):
         middle = i * cell + (cell - gap) // 2
         canvas.paste(on_canvas(image, scale), (middle - width * scale // 2, 0))
-        draw.text((middle, height * scale + 11), label, fill="black", font=font, anchor="mm")
+        draw.text((middle, height * scale + 11), label, fill="black", font=font(), anchor="mm")
     return from_canvas(canvas)
 
 
@@ -102,10 +99,10 @@ def comparison(
     down, right = height * scale + gap, width * scale + gap
     canvas = Image.new("RGB", (label_width + count * right - gap, len(rows) * down - gap), "white")
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(FONT_SIZE)
     for r, (label, images) in enumerate(rows):
-        middle = r * down + height * scale // 2
-        draw.multiline_text((6, middle), label, fill="black", font=font, anchor="lm", spacing=3)
+        place = 6, r * down + height * scale // 2
+        text = readable(label)
+        draw.multiline_text(place, text, fill="black", font=font(), anchor="lm", spacing=3)
         for c, image in enumerate(images):
             canvas.paste(on_canvas(image, scale), (label_width + c * right, r * down))
     return from_canvas(canvas)

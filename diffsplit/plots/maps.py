@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffsplit.errors import InputError
-from diffsplit.plots.grids import FONT_SIZE, from_canvas, image_grid, on_canvas
+from diffsplit.plots.grids import from_canvas, image_grid, on_canvas
+from diffsplit.plots.lettering import FONT_SIZE, font
 from diffsplit.problem import Problem
 
 __all__ = ["measurement_pictures", "std_figure", "std_map", "stretch"]
@@ -57,11 +58,10 @@ def std_figure(std: Tensor, top: float | None = None, scale: int = 3) -> Tensor:
         raise InputError(f"the top of the scale is {top}; give gray levels above 0.")
     maps = on_canvas(image_grid(std_map(levels, top), columns=len(batch)), scale)
     bar = torch.linspace(1, -1, maps.height).view(1, -1, 1).expand(1, -1, 12)
-    font = ImageFont.load_default(FONT_SIZE)
     labels = [f"{top:.3g} gray levels", f"{top / 2:.3g}", "0"]
     left, pad = maps.width + 8, FONT_SIZE // 2 + 1
     text = left + 12 + 5
-    width = text + round(font.getlength(labels[0])) + 2
+    width = text + round(font().getlength(labels[0])) + 2
     canvas = Image.new("RGB", (width, maps.height + 2 * pad), "white")
     canvas.paste(maps, (0, pad))
     canvas.paste(on_canvas(bar, 1), (left, pad))
@@ -69,7 +69,7 @@ def std_figure(std: Tensor, top: float | None = None, scale: int = 3) -> Tensor:
     draw.rectangle((left, pad, left + 11, pad + maps.height - 1), outline="black")
     for i, label in enumerate(labels):
         middle = pad + i * (maps.height - 1) // 2
-        draw.text((text, middle), label, fill="black", font=font, anchor="lm")
+        draw.text((text, middle), label, fill="black", font=font(), anchor="lm")
     return from_canvas(canvas)
 
 

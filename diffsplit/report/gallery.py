@@ -16,7 +16,7 @@ from statistics import median_low
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from diffsplit import plots
 from diffsplit.bench.compute import WHITE_STD
@@ -25,7 +25,7 @@ from diffsplit.io.images import from_uint8, to_uint8
 from diffsplit.report.source import Results
 from diffsplit.report.summary import Summary
 
-__all__ = ["Answer", "Shown", "figure", "gallery", "png"]
+__all__ = ["Answer", "Shown", "figure", "gallery", "overview", "png"]
 
 GRAY_LEVELS = 127.5
 """Gray levels of an 8-bit image in one unit of [-1, 1]."""
@@ -120,12 +120,13 @@ def _gray(values: Tensor | None, top: float | None) -> Tensor | None:
     return None if values is None else to_uint8(plots.std_map(values, top)[0, :1])
 
 
-def figure(shown: Sequence[Shown], solvers: Sequence[str]) -> Tensor:
+def figure(shown: Sequence[Shown], solvers: Sequence[str], maps: bool = True) -> Tensor:
     """A grid for papers: images across; truth, measurement and each method with its maps down.
 
     Args:
         shown: images of one task, of one size.
         solvers: the methods, in order.
+        maps: whether the error and the deviation of each answer are shown.
 
     Returns:
         The figure ``(3, H', W')`` on [-1, 1].
@@ -140,6 +141,8 @@ def figure(shown: Sequence[Shown], solvers: Sequence[str]) -> Tensor:
             next((a for a in one.answers if a.entry.solver == solver), None) for one in shown
         ]
         rows.append((solver, [None if a is None else a.picture for a in answers]))
+        if not maps:
+            continue
         rows.append(("   error", [None if a is None else a.error for a in answers]))
         rows.append(("   deviation", [None if a is None else a.std for a in answers]))
     full = [
@@ -147,7 +150,35 @@ def figure(shown: Sequence[Shown], solvers: Sequence[str]) -> Tensor:
         for label, pictures in rows
         if any(picture is not None for picture in pictures)
     ]
-    return plots.comparison(full, scale=max(1, round(128 / size[-1])))
+    return plots.comparison(full, scale=_scale(size))
+
+
+def overview(shown: Sequence[Shown]) -> Tensor:
+    """One line a task: an image, its measurement, and the answer of each method with its PSNR.
+
+    Args:
+        shown: an image of each task.
+
+    Returns:
+        The figure ``(3, H', W')`` on [-1, 1].
+    """
+    lines = []
+    for one in shown:
+        size = one.answers[0].picture.shape[-2:]
+        panels = [("truth", one.truth), (one.row, one.measurement)]
+        for answer in one.answers:
+            quality = answer.entry.values.get("psnr")
+            number = "" if quality is None else f" {quality:.1f}"
+            panels.append((f"{answer.entry.solver}{number}", answer.picture))
+        fitted = [(label, _fitted(picture, size)) for label, picture in panels]
+        lines.append(plots.side_by_side(fitted, scale=_scale(size)))
+    width = max(line.shape[-1] for line in lines)
+    return torch.cat([pad(line, (0, width - line.shape[-1]), value=1.0) for line in lines], 1)
+
+
+def _scale(size: torch.Size) -> int:
+    """By which small pictures are enlarged."""
+    return max(1, round(128 / size[-1]))
 
 
 def _fitted(picture: Tensor | None, size: torch.Size) -> Tensor:
