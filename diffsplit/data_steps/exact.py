@@ -33,7 +33,7 @@ from diffsplit.errors import InputError
 from diffsplit.operators.gram import ScaledIdentity
 from diffsplit.problem import Problem
 
-__all__ = ["check_exact", "conjugate_gradients", "exact_step", "newton_step"]
+__all__ = ["ExactStep", "check_exact", "conjugate_gradients", "exact_step", "newton_step"]
 
 NEWTON_ITERATIONS = 30
 CG_ITERATIONS = 60
@@ -53,6 +53,45 @@ def check_exact(problem: Problem) -> None:
         )
 
 
+class ExactStep:
+    """The minimiser for one y, with what depends on neither z nor μ computed once.
+
+    Args:
+        problem: one for which `exact_step` has a method.
+        y: measurements ``(B, *shape_out)``.
+
+    Raises:
+        InputError: see `check_exact`.
+    """
+
+    def __init__(self, problem: Problem, y: Tensor) -> None:
+        check_exact(problem)
+        self.problem, self.y = problem, y
+        if _is_closed_form(problem):
+            self._seen = problem.operator.spectrum().analyze_measurement(y)
+
+    def __call__(self, z: Tensor, mu: float) -> Tensor:
+        """Of the prior's estimate z ``(B, *shape_in)``, for a weight μ > 0: ``(B, *shape_in)``."""
+        operator = self.problem.operator
+        if _is_closed_form(self.problem):
+            return self._least_squares(z, mu)
+        if not isinstance(operator.gram, ScaledIdentity):
+            return newton_step(self.problem, self.y, z, mu)
+        c = operator.gram.mean
+        s = operator.apply(z)
+        return z + operator.adjoint(self.problem.channel.prox(s, self.y, mu / c) - s) / c
+
+    def _least_squares(self, z: Tensor, mu: float) -> Tensor:
+        sigma, spectrum = (
+            self.problem.channel.gaussian_sigma or 0.0,
+            self.problem.operator.spectrum(),
+        )
+        s, ridge = spectrum.singular_values.to(z), mu * sigma**2
+        c = spectrum.analyze(z)
+        gain = torch.where(s > 0, s / (s.square() + ridge).clamp(min=torch.finfo(z.dtype).tiny), 0)
+        return z + spectrum.synthesize(gain * (self._seen - s * c))
+
+
 def exact_step(problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
     """The minimiser.
 
@@ -67,15 +106,7 @@ def exact_step(problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
     Raises:
         InputError: see `check_exact`.
     """
-    check_exact(problem)
-    operator = problem.operator
-    if _is_closed_form(problem):
-        return _least_squares(problem, y, z, mu)
-    if not isinstance(operator.gram, ScaledIdentity):
-        return newton_step(problem, y, z, mu)
-    c = operator.gram.mean
-    s = operator.apply(z)
-    return z + operator.adjoint(problem.channel.prox(s, y, mu / c) - s) / c
+    return ExactStep(problem, y)(z, mu)
 
 
 def _is_closed_form(problem: Problem) -> bool:
@@ -86,14 +117,6 @@ def _is_closed_form(problem: Problem) -> bool:
         and not isinstance(operator.gram, ScaledIdentity)
         and operator.has_spectrum
     )
-
-
-def _least_squares(problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
-    sigma, spectrum = problem.channel.gaussian_sigma or 0.0, problem.operator.spectrum()
-    s, ridge = spectrum.singular_values.to(z), mu * sigma**2
-    c = spectrum.analyze(z)
-    gain = torch.where(s > 0, s / (s.square() + ridge).clamp(min=torch.finfo(z.dtype).tiny), 0)
-    return z + spectrum.synthesize(gain * (spectrum.analyze_measurement(y) - s * c))
 
 
 def newton_step(problem: Problem, y: Tensor, z: Tensor, mu: float, tol: float = 1e-5) -> Tensor:

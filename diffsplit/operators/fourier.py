@@ -170,9 +170,10 @@ def from_half(z: Tensor, width: int) -> Tensor:
 
 def to_half(c: Tensor) -> Tensor:
     """The inverse of `from_half`: every real ``c`` belongs to the spectrum of a real image."""
-    half = c.shape[-1] // 2 + 1
-    backwards = c.flip(-2, -1).roll((1, 1), (-2, -1))  # c(−ω)
-    here, there = c[..., :half], backwards[..., :half]
+    width = c.shape[-1]
+    half = width // 2 + 1
+    here, mirrored = c[..., :half], c[..., width - half + 1 :].flip(-1)
+    there = torch.cat([c[..., :1], mirrored], -1).flip(-2).roll(1, -2)  # c(−ω)
     return torch.complex(here + there, there - here) / 2
 
 

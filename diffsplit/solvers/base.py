@@ -227,9 +227,10 @@ class _Finite:
 
     def look(self, index: int, state: State) -> None:
         """Note step ``index``; raises DivergenceError here or up to `STEPS_UNSEEN` steps later."""
-        image, finite = state.image, torch.isfinite(state.image).all()
+        # A sum is finite only if all of its terms are, and is found sooner than each of them.
+        image, finite = state.image, state.image.sum().isfinite()
         if state.consistent is not None:
-            finite = finite & torch.isfinite(state.consistent).all()
+            finite = finite & state.consistent.sum().isfinite()
         now = torch.where(finite, -1, index)
         bad = self.first_bad
         self.first_bad = now if bad is None else torch.where(bad >= 0, bad, now)

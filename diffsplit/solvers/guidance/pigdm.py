@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 from typing_extensions import Self
 
-from diffsplit.data_steps.exact import exact_step
+from diffsplit.data_steps.exact import ExactStep
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import Denoiser
@@ -95,13 +95,13 @@ class PiGDM(LinearModelSolver):
     def _solve_linear(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
-        noisy = with_noise_floor(problem, NOISE_FLOOR)
+        data_step = ExactStep(with_noise_floor(problem, NOISE_FLOOR), y)
         sigmas, v = ddpm_grid(self.steps), self.variance
         x = first_noise(zeros_for(problem, y), sigmas[0], generator)
         for sigma, after in itertools.pairwise(sigmas):
             clean, pullback = prior.vjp(x, sigma)
             r2 = v * sigma**2 / (v + sigma**2)
-            guidance = pullback(exact_step(noisy, y, clean, 1 / r2) - clean)
+            guidance = pullback(data_step(clean, 1 / r2) - clean)
             if self.weight == "exact":
                 clean = clean + sigma**2 / r2 * guidance
             x = stepped(x, clean, sigma, after, generator, self.eta)

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from diffsplit.data_steps.adam import adam_step
-from diffsplit.data_steps.exact import check_exact, exact_step
+from diffsplit.data_steps.exact import ExactStep, check_exact
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators, randn_like
 from diffsplit.priors.base import Denoiser
@@ -96,18 +96,18 @@ class DiffOneBit(Solver):
         pixels = problem.operator.pixels is not None
         return 1.0 if pixels or problem.channel.gaussian_sigma is not None else 0.02
 
-    def _data_step(self, problem: Problem, y: Tensor, z: Tensor, mu: float) -> Tensor:
-        if self.data_step == "exact":
-            return exact_step(problem, y, z, mu)
-        return adam_step(problem, y, z, mu, self.adam_steps, self.adam_lr)
-
     def _solve(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
         sigmas, lam = ddpm_grid(self.steps, spacing=self.spacing), self.weight(problem)
         x = math.sqrt(1 + sigmas[0] ** 2) * randn_like(zeros_for(problem, y), generator)
 
+        exact = ExactStep(problem, y) if self.data_step == "exact" else None
+
         def data_step(z: Tensor, sigma: float) -> Tensor:
-            return self._data_step(problem, y, z, lam / sigma**2)
+            mu = lam / sigma**2
+            if exact is not None:
+                return exact(z, mu)
+            return adam_step(problem, y, z, mu, self.adam_steps, self.adam_lr)
 
         return half_quadratic(prior, x, sigmas, data_step, self.zeta, generator, self.clip)

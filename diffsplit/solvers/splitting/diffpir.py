@@ -28,7 +28,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from diffsplit.data_steps.adam import adam_step
-from diffsplit.data_steps.exact import check_exact, exact_step
+from diffsplit.data_steps.exact import ExactStep, check_exact
 from diffsplit.data_steps.momentum import check_gradient
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
@@ -119,10 +119,12 @@ class DiffPIR(AnyChannelSolver):
         noisy = with_noise_floor(problem, CODE_FLOOR)
         sigmas = ddpm_grid(self.steps, spacing=self.spacing)
 
+        exact = ExactStep(noisy, y) if self.data_step == "exact" else None
+
         def data_step(z: Tensor, sigma: float) -> Tensor:
             mu = self.lam / sigma**2
-            if self.data_step == "exact":
-                return exact_step(noisy, y, z, mu)
+            if exact is not None:
+                return exact(z, mu)
             return adam_step(noisy, y, z, mu, self.gradient_steps, self.gradient_size)
 
         x = first_noise(zeros_for(problem, y), sigmas[0], generator)

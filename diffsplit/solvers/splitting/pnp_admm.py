@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from diffsplit.data_steps.exact import check_exact, exact_step
+from diffsplit.data_steps.exact import ExactStep, check_exact
 from diffsplit.errors import InputError
 from diffsplit.noise import Generators
 from diffsplit.priors.base import Denoiser
@@ -82,10 +82,10 @@ class PnPADMM(AnyChannelSolver):
     def _recover(
         self, problem: Problem, y: Tensor, prior: Denoiser, generator: Generators
     ) -> Algorithm:
-        noisy, levels = with_noise_floor(problem, NOISE_FLOOR), self.levels
+        data_step, levels = ExactStep(with_noise_floor(problem, NOISE_FLOOR), y), self.levels
         z = u = zeros_for(problem, y)
         for sigma, after in itertools.pairwise([*levels, levels[-1]]):
-            x = exact_step(noisy, y, z - u, self.rho / sigma**2)
+            x = data_step(z - u, self.rho / sigma**2)
             z = prior.clip(prior.denoise(x + u, sigma))
             u = (u + x - z) * (after / sigma) ** 2
             yield State(sigma, z)
