@@ -10,14 +10,15 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import SHAPE, TASKS, cats, interleave, machine, parser, preset, restoration, streams
+from common import SHAPE, cats, interleave, machine, parser
 
 import diffsplit as ds
+from diffsplit.noise import seeded
 from diffsplit.priors.base import per_image
 from diffsplit.solvers import DCDP
 
 ASKED = 1.3
-TASKS_MEASURED = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deblur")
+TASKS = ("super-resolution", "inpaint-box", "gaussian-deblur", "motion-deblur")
 
 
 def main() -> None:
@@ -32,12 +33,10 @@ def main() -> None:
             prior.clip(prior.denoise(x, per_image(level, len(x), x)))
 
     for noise in (0.0, 0.05):
-        for task in TASKS_MEASURED:
-            problem = restoration(task, noise)
-            y = problem.measure(x, generator=streams(len(x), "measure"))
-            solver = DCDP.preset(
-                preset(task), SHAPE[1], noise=noise, ending="adapted", purifier="tweedie"
-            )
+        for task in TASKS:
+            problem = ds.tasks.problem(task, SHAPE, sigma=noise)
+            y = problem.measure(x, generator=seeded(0, "measure"))
+            solver = DCDP.for_problem(problem, task)
             result = solver(problem, y, prior)
             runs: dict[str, Callable[[], object]] = {
                 "whole": partial(solver, problem, y, prior),
@@ -46,7 +45,7 @@ def main() -> None:
             seconds = interleave(runs, 3)
             ratio = seconds["whole"] / seconds["bare"]
             print(
-                f"{TASKS[task]:28} σ_y {noise:<4g} batch {len(x)}: {seconds['whole']:6.2f} s, "
+                f"{task:18} σ_y {noise:<4g} batch {len(x)}: {seconds['whole']:6.2f} s, "
                 f"{ratio:.2f} × its {result.nfe} bare network evaluations"
                 + ("" if ratio <= ASKED else f", above {ASKED}"),
                 flush=True,

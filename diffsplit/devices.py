@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import os
+import platform
 
 import torch
 
 from diffsplit.errors import InputError
 
-__all__ = ["checked_device", "memory_of"]
+__all__ = ["checked_device", "machine", "memory_of"]
 
 
 def checked_device(device: str | torch.device) -> torch.device:
@@ -28,6 +30,16 @@ def checked_device(device: str | torch.device) -> torch.device:
                 "install a CUDA build of PyTorch."
             )
     return place
+
+
+def machine(device: str | torch.device = "cpu") -> str:
+    """Where and when numbers were measured, for the line above them."""
+    place = torch.device(device)
+    where = torch.cuda.get_device_name(place) if place.type == "cuda" else platform.machine()
+    return (
+        f"{platform.system()} {where}, {os.cpu_count()} cores, PyTorch {torch.__version__}, "
+        f"{datetime.date.today()}"
+    )
 
 
 def memory_of(device: torch.device) -> float:

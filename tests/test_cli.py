@@ -17,7 +17,8 @@ from diffsplit.errors import DivergenceError
 from diffsplit.io.images import load_image
 
 NAMES = [command.__name__ for command in COMMANDS]
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path for name in ("benchmarks", "studies") for path in (ROOT / name).glob("*.py"))
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in NAMES)])
@@ -30,14 +31,15 @@ def test_help_of_every_command_explains_and_shows_examples(
     assert f"diffsplit {' '.join(command)}".rstrip() in out
 
 
-@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
-def test_help_of_every_benchmark_says_what_it_measures_and_measures_nothing(
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_help_of_every_benchmark_and_study_says_what_it_measures_and_measures_nothing(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path.stem == "common":
         pytest.skip("not a benchmark by itself")
     pytest.importorskip("deepinv" if path.stem == "against_deepinv" else "matplotlib")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.delitem(sys.modules, "common", raising=False)  # there is one in each folder
     monkeypatch.setattr("sys.argv", [str(path), "--help"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(path), run_name="__main__")

@@ -21,7 +21,7 @@ from diffsplit.priors import GaussianPrior, IIDMixturePrior
 from diffsplit.solvers import DiffEP, Recovery
 from diffsplit.solvers.problem_facts import is_scattered
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+STUDIES = Path(__file__).parents[1] / "studies"
 
 
 def mixture(shape: tuple[int, ...] = (4000,)) -> IIDMixturePrior:
@@ -109,7 +109,7 @@ def test_sparse_signals_come_back_from_bits_as_well_as_state_evolution_says(
     alpha: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mean of these signals has a standard error of 1 to 2 %."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(STUDIES))
     from sparse_signals import measured, state_evolution
 
     error, of_direction = state_evolution(alpha, 0.25)
@@ -167,7 +167,7 @@ def test_state_evolution_ends_where_the_theory_of_one_bit_says(
     """Xu, Kabashima and Zdeborová 2014: with many bits a sparse signal is as well known as if the
     places of its nonzero entries were given, that is as a dense one of ρN entries, whose error
     falls as (M/N)⁻²."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(STUDIES))
     from sparse_signals import state_evolution
 
     dense = [alpha**2 * state_evolution(alpha, 0.99999)[1] for alpha in (100, 1000)]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -25,7 +22,7 @@ from diffsplit.bench.fingerprint import hash_of_code, hash_of_image, hash_of_pri
 from diffsplit.bench.measures import NETWORKS, unavailable
 from diffsplit.bench.methods import missing_solver, prior_of
 from diffsplit.bench.store import Entry, Label
-from diffsplit.devices import memory_of
+from diffsplit.devices import machine, memory_of
 from diffsplit.errors import InputError
 from diffsplit.priors.batches import SHARE, SURELY
 
@@ -226,14 +223,10 @@ def _facts(
     """What a report says of a run."""
     printed = [column for columns in config.printed.values() for column in columns]
     columns = dict.fromkeys([*(method.label for method in config.solvers), *printed])
-    where = platform.machine()
-    if torch.device(device).type == "cuda":
-        where = torch.cuda.get_device_name(torch.device(device))
     return {
         "title": config.title,
         "source": config.source,
-        "machine": f"{platform.system()} {where}, {os.cpu_count()} cores, PyTorch "
-        f"{torch.__version__}, {datetime.date.today()}",
+        "machine": machine(device),
         "version": version(),
         "rows": [row.label for row in config.rows],
         "solvers": list(columns),

@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from common import machine, parser
+from common import parser
 from torch import Tensor
 
 import diffsplit as ds
 from diffsplit import operators, solvers
+from diffsplit.devices import machine
 from diffsplit.noise import seeded
 from diffsplit.priors import GaussianPrior
 

@@ -1,6 +1,6 @@
 """Sparse signals from one noiseless bit a measurement: DiffEP against state evolution.
 
-    python benchmarks/sparse_signals.py --figure sparse-signals.png
+    python studies/sparse_signals.py --figure sparse-signals.png
 
 Signals are Bernoulli–Gauss: an entry is N(0, 1/ρ) with probability ρ, else 0. A has i.i.d. Gaussian
 entries; the signals are those with a typical number of nonzero entries. The table has the mean
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 import diffsplit as ds
+from diffsplit.devices import machine
 from diffsplit.noise import seeded
 from diffsplit.plots import markdown_table
 
@@ -130,7 +131,7 @@ def draw(curves: dict[float, list[tuple[float, float, float]]], path: Path) -> N
 
 
 def main() -> None:
-    from common import machine, parser
+    from common import parser
 
     options_of = parser(__doc__)
     options_of.add_argument("--figure", type=Path, help="also draw the curves")
