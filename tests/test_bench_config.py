@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsplit.bench.config import Method, Priors
+from diffsplit.bench.config import METRICS, Method, Priors
 from diffsplit.bench.methods import prior_of
 from diffsplit.bench.shipped import CUTS, find_config, names_of_configs
 from diffsplit.errors import InputError
@@ -134,3 +134,16 @@ def test_the_kind_of_prior_is_known_of_settings_that_need_the_preset_of_a_task()
     assert prior_of(steps, priors) == "latents"  # a step size comes from the preset
     for purifier, name in (("ddim", "pixels"), ("consistency", "few")):
         assert prior_of(Method(label="b", solver="dcdp", purifier=purifier), priors) == name
+
+
+def test_the_benchmark_that_the_documents_show_is_valid_and_all_metrics_are_listed(
+    tmp_path: Path,
+) -> None:
+    page = Path(__file__).parents[1] / "docs" / "benchmarks" / "README.md"
+    text = page.read_text("utf-8")
+    block = text.split("```yaml\n")[1].split("```")[0]
+    config = find_config(written(tmp_path, block))
+    assert config.solvers[2].calibration is not None
+    assert [method.label for method in config.solvers if not method.serves("a blur, 4 bits")]
+    for metric, words in METRICS.items():
+        assert f"| `{metric}` | {words} |" in text
