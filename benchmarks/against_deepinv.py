@@ -1,22 +1,23 @@
 """DPS, DDRM and DiffPIR beside those of DeepInverse: the same network, measurements and settings.
 
-Prints the mean PSNR and the seconds of both, for half of the pixels, a box and a circular blur of
-standard deviation 1.5, all with noise of 0.05 on [-1, 1]. Levels and weights are translated to the
-units of DeepInverse, whose images are on [0, 1]. Its DPS puts the gradient of the misfit into the
-score, so that a step of DDPM multiplies it by β_t; "same ζ" gives it a weight that undoes that. Its
-DDRM divides all noise by √2, which is right for the two parts of a complex coefficient of a blur
-and not for pixels; "full noise" multiplies what it draws by that. Needs deepinv.
+Prints the mean PSNR of both, for half of the pixels, a box and a circular blur of standard
+deviation 1.5, all with noise of 0.05 on [-1, 1]; and behind the blur the seconds of both, in turn.
+Levels and weights are translated to the units of DeepInverse, whose images are on [0, 1]. Its DPS
+puts the gradient of the misfit into the score, so that a step of DDPM multiplies it by β_t; "same
+ζ" gives it a weight that undoes that. Its DDRM divides all noise by √2, which is right for the two
+parts of a complex coefficient of a blur and not for pixels; "full noise" multiplies its draws by
+that. Needs deepinv.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import patch
 
 import deepinv
 import torch
-from common import cats, machine, parser
+from common import cats, interleave, machine, parser
 from deepinv.sampling.noisy_datafidelity import DPSDataFidelity
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from diffsplit.solvers import DDRM, DPS, DiffPIR
 SIGMA = 0.025
 """Of the noise, on [0, 1]."""
 STEPS, LEVELS = 100, 20
+TIMED_STEPS = 30
+"""Of DPS and DiffPIR where they are timed."""
 
 
 class SameStep(DPSDataFidelity):  # type: ignore[misc]
@@ -59,11 +62,13 @@ class FullNoise(deepinv.sampling.DDRM):  # type: ignore[misc]
         return answer
 
 
-def their_dps(denoiser: torch.nn.Module, zeta: float | None) -> Callable[..., Tensor]:
+def their_dps(
+    denoiser: torch.nn.Module, zeta: float | None, steps: int = STEPS
+) -> Callable[..., Tensor]:
     """With the default weight, or with the step of the paper."""
-    model = deepinv.sampling.DPS(denoiser, num_steps=STEPS + 1)
+    model = deepinv.sampling.DPS(denoiser, num_steps=steps + 1)
     if zeta is not None:
-        model.data_fidelity = SameStep(zeta, STEPS)
+        model.data_fidelity = SameStep(zeta, steps)
         model.data_fidelity.denoiser = denoiser
     sampler: Callable[..., Tensor] = model
     return sampler
@@ -71,8 +76,12 @@ def their_dps(denoiser: torch.nn.Module, zeta: float | None) -> Callable[..., Te
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--seeds", type=int, default=3, help="draws of each method (default 3)")
-    seeds = options.parse_args().seeds
+    options.add_argument(
+        "--seeds", type=int, default=3, help="draws of each method (default 3); 0 times alone"
+    )
+    options.add_argument("--repeats", type=int, default=5, help="of each timing (default 5)")
+    chosen = options.parse_args()
+    seeds = chosen.seeds
     torch.manual_seed(0)  # DeepInverse draws from the global generator
     x, prior = cats(), ds.load_prior("cats-64")
     noise = deepinv.physics.GaussianNoise(SIGMA)
@@ -88,8 +97,8 @@ def main() -> None:
     assert isinstance(prior, Denoiser)
     denoiser = denoiser_to_deepinv(prior)
     levels = [sigma / 2 for sigma in ddpm_grid(LEVELS, spacing="leading")[:-1]]
-    print(f"# {machine()}; {len(x)} cats, PSNR in dB, seconds of all; {seeds} draws")
-    print(f"{'':20} {'method':10} {'ours':>16} {'DeepInverse':>16}")
+    print(f"# {machine()}; {len(x)} cats, PSNR in dB; {seeds} draws")
+    print(f"{'':20} {'method':10} {'ours':>12} {'DeepInverse':>12}")
     for name, blind in physics.items():
         y = blind((x + 1) / 2)
         problem = from_deepinv(blind)
@@ -107,20 +116,35 @@ def main() -> None:
         ]
         if name != "blur":
             pairs.append(("full noise", DDRM(steps=LEVELS), FullNoise(denoiser, levels)))
-        for method, ours, theirs in pairs:
+        for method, ours, theirs in pairs if seeds else ():
             rows = []
             for seed in range(seeds):
                 result = ours(problem, measured, prior, generator=seeded(seed, method))
-                start = time.perf_counter()
                 answer = 2 * theirs(y, blind).float().detach() - 1
-                seconds = time.perf_counter() - start
                 both = [ds.metrics.psnr(image, x).mean() for image in (result.image, answer)]
-                rows.append((both[0], result.seconds, both[1], seconds))
-            mine, took, other, other_took = torch.tensor(rows).mean(0).tolist()
-            print(
-                f"{name:20} {method:10} {mine:8.2f} {took:6.1f}s {other:8.2f} {other_took:6.1f}s",
-                flush=True,
-            )
+                rows.append(both)
+            mine, other = torch.tensor(rows).mean(0).tolist()
+            print(f"{name:20} {method:10} {mine:12.2f} {other:12.2f}", flush=True)
+    print("\nseconds behind the blur")
+    lam, zeta, restart = 1.75, 0.3, 0.1
+    same = deepinv.optim.data_fidelity.L2()
+    timed: dict[str, tuple[ds.solvers.Solver, Callable[..., Tensor]]] = {
+        "DPS": (DPS(steps=TIMED_STEPS, zeta=zeta), their_dps(denoiser, zeta, TIMED_STEPS)),
+        "DDRM": (DDRM(steps=LEVELS), deepinv.sampling.DDRM(denoiser, levels)),
+        "DiffPIR": (
+            DiffPIR(steps=TIMED_STEPS, lam=lam, zeta=restart),
+            deepinv.sampling.DiffPIR(
+                denoiser, same, lambda_=4 * lam, zeta=restart, max_iter=TIMED_STEPS
+            ),
+        ),
+    }
+    for method, (solver, sampler) in timed.items():
+        runs: dict[str, Callable[[], object]] = {
+            "ours": partial(solver, problem, measured, prior, generator=seeded(0, method)),
+            "theirs": partial(sampler, y, blind),
+        }
+        seconds = interleave(runs, chosen.repeats)
+        print(f"{method:10} {seconds['ours']:7.2f} {seconds['theirs']:7.2f}", flush=True)
 
 
 if __name__ == "__main__":
