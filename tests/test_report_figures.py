@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -16,7 +15,7 @@ from runs_to_report import IMAGES, ROWS, SOLVERS, MemoryStore, done, rich_store
 from diffsplit.bench.compute import WHITE_STD
 from diffsplit.errors import InputError, MissingDependencyError
 from diffsplit.io.images import to_uint8
-from diffsplit.plots.lettering import font, readable
+from diffsplit.plots.grids import caption_width
 from diffsplit.report.figures import as_svg, drawings, write
 from diffsplit.report.gallery import Answer, figure, gallery, overview, png
 from diffsplit.report.summary import Summary
@@ -130,15 +129,17 @@ def test_the_overview_has_a_line_for_each_task_with_every_answer() -> None:
     store = rich_store()
     shown = gallery(store, Summary(store), 1)
     sheet = overview(shown)
-    line = 8 * 16 + 22
+    line = 22 + 8 * 16 + 22
+    labels = [
+        f"{a.entry.solver} {a.entry.values['psnr']:.1f}" for one in shown for a in one.answers
+    ]
+    cell = max(8 * 16, *map(caption_width, labels)) + 6
     assert sheet.shape[:2] == (3, 2 * line)
     for row, one in enumerate(shown):
-        names = [one.row, *(f"{a.entry.solver} {a.entry.values['psnr']:.1f}" for a in one.answers)]
-        cell = max(8 * 16, *(math.ceil(font().getlength(readable(name))) for name in names)) + 6
         for place, picture in enumerate([one.truth, one.measurement, *one.answers]):
             expected = picture.picture if isinstance(picture, Answer) else picture
             corner = row * line, place * cell + (cell - 6) // 2 - 8 * 16 // 2
-            found = sheet[:, corner[0] + 8, corner[1] + 8]
+            found = sheet[:, corner[0] + 22 + 8, corner[1] + 8]
             assert to_uint8(found).tolist() == expected.expand(3, -1, -1)[:, 0, 0].tolist()
 
 

@@ -15,6 +15,7 @@ from diffsplit.io.images import from_uint8, to_uint8
 from diffsplit.plots.lettering import font, readable
 
 __all__ = [
+    "caption_width",
     "check_images",
     "comparison",
     "from_canvas",
@@ -22,6 +23,9 @@ __all__ = [
     "on_canvas",
     "side_by_side",
 ]
+
+LINE = 22
+"""Height of a line of text, in pixels."""
 
 
 def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
@@ -42,12 +46,20 @@ def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     return sheet
 
 
-def side_by_side(panels: Sequence[tuple[str, Tensor]], scale: int = 3, gap: int = 6) -> Tensor:
+def side_by_side(
+    panels: Sequence[tuple[str, Tensor]],
+    scale: int = 3,
+    gap: int = 6,
+    title: str = "",
+    least: int = 0,
+) -> Tensor:
     """Images next to each other, each over its caption.
 
     Args:
         panels: caption and image ``(C, H, W)`` on [-1, 1], all of one height and width.
         scale: each pixel becomes ``scale``×``scale``.
+        title: a line above them, if there is one.
+        least: width of a column in pixels, if its image and caption are narrower.
 
     Returns:
         The figure ``(3, H', W')`` on [-1, 1], black on white.
@@ -62,14 +74,23 @@ def side_by_side(panels: Sequence[tuple[str, Tensor]], scale: int = 3, gap: int 
         raise InputError(f"panels of a figure need images of one size, not {sizes}.")
     height, width = sizes.pop()
     panels = [(readable(label), image) for label, image in panels]
-    cell = max(width * scale, *(math.ceil(font().getlength(label)) for label, _ in panels)) + gap
-    canvas = Image.new("RGB", (len(panels) * cell - gap, height * scale + 22), "white")
+    top = LINE if title else 0
+    cell = max(width * scale, least, *(caption_width(label) for label, _ in panels)) + gap
+    size = len(panels) * cell - gap, top + height * scale + LINE
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
+    draw.text((0, LINE // 2), readable(title), fill="black", font=font(), anchor="lm")
     for i, (label, image) in enumerate(panels):
         middle = i * cell + (cell - gap) // 2
-        canvas.paste(on_canvas(image, scale), (middle - width * scale // 2, 0))
-        draw.text((middle, height * scale + 11), label, fill="black", font=font(), anchor="mm")
+        canvas.paste(on_canvas(image, scale), (middle - width * scale // 2, top))
+        place = middle, top + height * scale + LINE // 2
+        draw.text(place, label, fill="black", font=font(), anchor="mm")
     return from_canvas(canvas)
+
+
+def caption_width(caption: str) -> int:
+    """Pixels that a caption takes."""
+    return math.ceil(font().getlength(readable(caption)))
 
 
 def comparison(

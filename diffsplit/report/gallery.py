@@ -22,6 +22,7 @@ from diffsplit import plots
 from diffsplit.bench.compute import WHITE_STD
 from diffsplit.bench.store import Entry
 from diffsplit.io.images import from_uint8, to_uint8
+from diffsplit.plots.grids import caption_width
 from diffsplit.report.source import Results
 from diffsplit.report.summary import Summary
 
@@ -165,15 +166,19 @@ def overview(shown: Sequence[Shown]) -> Tensor:
     lines = []
     for one in shown:
         size = one.answers[0].picture.shape[-2:]
-        panels = [("truth", one.truth), (one.row, one.measurement)]
+        panels = [("truth", one.truth), ("measurement", one.measurement)]
         for answer in one.answers:
             quality = answer.entry.values.get("psnr")
             number = "" if quality is None else f" {quality:.1f}"
             panels.append((f"{answer.entry.solver}{number}", answer.picture))
-        fitted = [(label, _fitted(picture, size)) for label, picture in panels]
-        lines.append(plots.side_by_side(fitted, scale=_scale(size)))
-    width = max(line.shape[-1] for line in lines)
-    return torch.cat([pad(line, (0, width - line.shape[-1]), value=1.0) for line in lines], 1)
+        lines.append([(label, _fitted(picture, size)) for label, picture in panels])
+    least = max(caption_width(label) for line in lines for label, _ in line)
+    drawn = [
+        plots.side_by_side(line, _scale(line[0][1].shape[-2:]), title=one.row, least=least)
+        for line, one in zip(lines, shown, strict=True)
+    ]
+    width = max(line.shape[-1] for line in drawn)
+    return torch.cat([pad(line, (0, width - line.shape[-1]), value=1.0) for line in drawn], 1)
 
 
 def _scale(size: torch.Size) -> int:
