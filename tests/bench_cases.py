@@ -8,12 +8,14 @@ from typing import Any
 from diffsplit.bench.config import Config
 from diffsplit.bench.store import Entry, Store
 
-__all__ = ["FAST", "QUICK", "TASKS", "config", "numbers", "rows_of"]
+__all__ = ["FAST", "MEASURED", "QUICK", "TASKS", "config", "numbers", "rows_of"]
 
 FAST = [
     {"label": "back-projection", "solver": "back-projection"},
     {"label": "DCDP", "solver": "dcdp", "settings": {"rounds": 2, "tau": 3}},
 ]
+MEASURED = ("seconds", "peak_memory")
+"""Values that differ from run to run."""
 QUICK = {"steps": 1, "adam_steps": 2}
 """Settings of Diff-OneBit."""
 TASKS = [
@@ -47,11 +49,11 @@ def rows_of(folder: Path) -> list[Entry]:
 
 
 def numbers(entries: list[Entry]) -> dict[str, Any]:
-    """All that repeats itself of entries, by key: everything but the time."""
+    """All that repeats itself of entries, by key: everything but time and memory."""
     return {
         entry.key: (
             (entry.row, entry.solver, entry.image, entry.seed, entry.status, entry.reason),
-            {name: value for name, value in entry.values.items() if name != "seconds"},
+            {name: value for name, value in entry.values.items() if name not in MEASURED},
         )
         for entry in entries
     }

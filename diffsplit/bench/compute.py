@@ -16,6 +16,7 @@ from diffsplit.bench.config import Method, Row
 from diffsplit.bench.features import features_of
 from diffsplit.bench.fingerprint import hash_of_image
 from diffsplit.bench.measures import FID, measures, unavailable
+from diffsplit.bench.memory import peak_memory
 from diffsplit.bench.methods import solver_of
 from diffsplit.bench.store import Entry
 from diffsplit.errors import DivergenceError, InputError
@@ -156,8 +157,12 @@ class Worker:
         prior = None if unit.prior is None else self._prior_of(unit.prior, unit.half)
         solver = self._solver_of(unit, problem, prior)
         y = problem.measure(x, generator=_streams(unit.hashes, unit.seed, "measure"))
-        result = solver(problem, y, prior, generator=_streams(unit.hashes, unit.seed, "recover"))
+        streams = _streams(unit.hashes, unit.seed, "recover")
+        with peak_memory(self.device) as peak:
+            result = solver(problem, y, prior, generator=streams)
         numbers = measures(problem, y, x, result, unit.networks)
+        if peak.bytes is not None:
+            numbers = [{**values, "peak_memory": peak.bytes / 1e6} for values in numbers]
         entries = [_entry(unit, i, "done", "", values) for i, values in enumerate(numbers)]
         pictures = _pictures(unit, problem, y, result)
         if FID in unit.networks and not unavailable(FID):

@@ -48,6 +48,7 @@ METRICS = {
     "seconds": "seconds",
     "nfe": "evaluations",
     "operator_calls": "operator calls",
+    "peak_memory": "the most memory of a batch beyond the model's and the problem's, in MB",
     "predicted_ratio": "predicted over true squared error, of solvers that predict it",
     "converged": "share of the images that converged, of solvers that say so",
     "coverage": "coverage of 90 % intervals, of solvers that draw two samples or more",

@@ -80,6 +80,7 @@ _KNOWN = {
         Quantity("coverage", "coverage", 0),
         Quantity("coverage_hidden", "coverage, hidden", 0),
         Quantity("operator_calls", "operator calls", -1, None, spread=False),
+        Quantity("peak_memory", "peak memory (MB)", -1, None, spread=False),
         EVALUATIONS,
         SECONDS,
     )
