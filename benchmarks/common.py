@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 import diffsplit as ds
+from diffsplit import devices
 from diffsplit.io.images import example_cats
 
 __all__ = ["SHAPE", "cats", "interleave", "machine", "one_bit", "parser"]
@@ -29,10 +28,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def machine() -> str:
     """Machine and date; the figures below it hold for it alone, the ratios travel better."""
-    return (
-        f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, "
-        f"PyTorch {torch.__version__}, {datetime.date.today()}"
-    )
+    return f"{devices.machine()}; {torch.get_num_threads()} threads"
 
 
 def interleave(runs: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:

@@ -80,7 +80,7 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
 def sharpness(x: Tensor, truth: Tensor) -> Tensor:
     """Total variation of x over that of the truth: 1 is as sharp as the truth, less is smoother.
 
-    Noise that is left counts as sharp, too.
+    Noise that is left counts as sharp, too. NaN where the truth is of one color.
 
     Args:
         x, truth: ``(B, C, H, W)`` of at least 2×2 pixels.
@@ -96,7 +96,8 @@ def sharpness(x: Tensor, truth: Tensor) -> Tensor:
         raise InputError(
             f"sharpness needs images (B, C, H, W) of at least 2×2 pixels, not {tuple(x.shape)}."
         )
-    return _variation(x) / _variation(truth)
+    whole = _variation(truth)
+    return torch.where(whole > 0, _variation(x) / whole, torch.nan)
 
 
 def _variation(x: Tensor) -> Tensor:

@@ -207,19 +207,22 @@ def _channel(
 ) -> Channel:
     if name == "logistic":
         return Logistic()
+    if bits is not None and not are_counts(bits):
+        raise InputError(f"bits is {bits!r:.40}; give a whole number from 1 to 16.")
     if name == "quantized":
         bits = 4 if bits is None else bits
     elif name.startswith("onebit") or bits == 1:
         return OneBit(sigma=0.5 if sigma is None else sigma)
-    elif bits is None:
-        default = 0.1 if name == "denoise" else 0.0
-        return GaussianNoise(default if sigma is None else sigma)
+    default = 0.1 if name == "denoise" else 0.0
+    sigma = default if sigma is None else sigma
+    if bits is None:
+        return GaussianNoise(sigma)
     limit = 1.0
     if name == "quantized" and operator.pixels is None:
         # Sums of pixels are near normal, of variance c̄ E[x²]: three deviations hold 99.7 % of them.
         square = MEAN_SQUARE if images is None else _mean_square(images)
         limit = max(3 * math.sqrt(operator.gram.mean * square), 1e-3)
-    return Quantized(bits=bits, sigma=0.0 if sigma is None else sigma, limit=limit)
+    return Quantized(bits=bits, sigma=sigma, limit=limit)
 
 
 def _mean_square(images: object) -> float:

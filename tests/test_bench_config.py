@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from diffsplit.bench.cells import expand
 from diffsplit.bench.config import METRICS, Method, Priors
 from diffsplit.bench.methods import prior_of
 from diffsplit.bench.shipped import CUTS, find_config, names_of_configs
@@ -112,6 +113,13 @@ def test_every_table_of_the_papers_is_valid_and_its_printed_values_have_their_ro
     if cut:
         assert config.data == CUTS[cut[1:]]["data"]
         assert all(row.data is None and row.priors == type(row.priors)() for row in config.rows)
+
+
+@pytest.mark.parametrize("name", names_of_configs())
+def test_the_bundled_cats_suffice_for_every_cut_to_them(name: str) -> None:
+    plan = expand(find_config(f"{name}@cats"))
+    assert plan.units
+    assert [entry.reason for entry in plan.known] == []
 
 
 def test_an_unknown_benchmark_is_answered_with_those_that_there_are() -> None:

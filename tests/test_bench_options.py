@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bench_cases import config, rows_of
+from pydantic import ValidationError
 
 from diffsplit import tasks
+from diffsplit.bench import compute
+from diffsplit.bench.config import Calibration, Method
 from diffsplit.bench.data import load
 from diffsplit.bench.fingerprint import hash_of_image
 from diffsplit.bench.run import run
+from diffsplit.errors import InputError
 from diffsplit.io.images import from_uint8
 from diffsplit.noise import seeded
 from diffsplit.priors import EDMPrior, GaussianSpectrum, load_prior
@@ -30,8 +35,10 @@ def test_intervals_are_calibrated_on_the_images_that_are_held_out(
         {"label": "as it is", **plain},
         {"label": "calibrated", **plain, "calibration": held_out},
         {"label": "groups", **plain, "calibration": groups},
-        {"label": "not enough", **plain, "calibration": {"images": 2}},
-        {"label": "no samples", "solver": "dcdp", "calibration": held_out},
+        {"label": "not enough", **plain, "calibration": {"images": 2, "delta": 0.1}},
+        {"label": "the same", **plain, "calibration": {"images": 5, "skip": 2}},
+        {"label": "nowhere", **plain, "calibration": {"data": "nowhere"}},
+        {"label": "elsewhere", **plain, "calibration": {"data": "elsewhere"}},
     ]
     run(config(prior, rows=[row], solvers=solvers, images=2, skip=1), tmp_path)
     entries = {(e.solver, e.image): e for e in rows_of(tmp_path)}
@@ -65,14 +72,72 @@ def test_intervals_are_calibrated_on_the_images_that_are_held_out(
         as_it_is, grouped = entries["as it is", name].values, entries["groups", name].values
         assert as_it_is["psnr"] == found["psnr"] == grouped["psnr"]
         assert len({v["coverage"] for v in (as_it_is, found, grouped)}) == 3
-        assert "on 2 images; give more of them" in entries["not enough", name].reason
-        assert "draw two samples" in entries["no samples", name].reason
+        assert "images or more" in entries["not enough", name].reason
+        assert "1 of the images" in entries["the same", name].reason
+        for place in ("nowhere", "elsewhere"):
+            assert entries[place, name].reason.startswith(place)
     run(config(prior, rows=[row], solvers=solvers[1:2], images=2, skip=1), tmp_path / "again")
     again = rows_of(tmp_path / "again")
     assert {e.key for e in again} <= {e.key for e in entries.values()}
-    other = {**solvers[1], "calibration": {**held_out, "skip": 2}}
+    after = {**solvers[1], "calibration": {"images": 5, "level": 0.8}}  # those behind the shown
+    run(config(prior, rows=[row], solvers=[after], images=2, skip=1), tmp_path / "after")
+    assert {e.key for e in rows_of(tmp_path / "after")} == {e.key for e in again}
+    other = {**solvers[1], "calibration": {**held_out, "skip": 4}}
     run(config(prior, rows=[row], solvers=[other], images=2, skip=1), tmp_path / "other")
     assert not {e.key for e in rows_of(tmp_path / "other")} & {e.key for e in again}
+
+
+def test_a_calibration_that_fails_is_not_tried_for_each_image(
+    prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def failing(*parts: object, **options: object) -> None:
+        tried.append(1)
+        raise InputError("no factor is wide enough.")
+
+    monkeypatch.setattr("diffsplit.bench.compute.calibrate", failing)
+    solver = {"label": "a", "solver": "diffep", "settings": {"samples": 2, "levels": 2}}
+    solvers = [{**solver, "calibration": {"images": 4}}]
+    run(config(prior, solvers=solvers, images=4), tmp_path)
+    assert len(tried) == 2  # tasks
+    assert {entry.reason for entry in rows_of(tmp_path)} == {"no factor is wide enough."}
+
+
+@pytest.mark.parametrize(
+    ("solver", "settings", "reason"),
+    [
+        ("linear-baseline", {}, "draws no samples"),
+        ("dcdp", {}, "draws no samples"),
+        ("diffep", {}, "two samples or more"),
+        ("diffep", {"samples": 1}, "two samples or more"),
+    ],
+)
+def test_only_solvers_that_draw_samples_are_calibrated(
+    solver: str, settings: dict[str, int], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        Method(label="a", solver=solver, settings=settings, calibration=Calibration())
+
+
+def test_a_sampler_computes_in_half_precision_too(
+    prior: str, consistency_prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    plain = compute.solver_of
+
+    def watched(*parts: Any) -> Any:
+        solver = plain(*parts)
+        seen.append(solver.sampler.precision)
+        return solver
+
+    monkeypatch.setattr(compute, "solver_of", watched)
+    settings = {"samples": 2, "sampler": consistency_prior}
+    solvers = [{"label": "a", "solver": "diffep", "settings": settings}]
+    rows = [{"label": "1-bit", "task": "onebit-cs", "ratio": 0.5, "operator": "hadamard"}]
+    run(config(prior, rows=rows, solvers=solvers, images=1, half=True), tmp_path)
+    assert seen == [torch.bfloat16]
+    assert [entry.status for entry in rows_of(tmp_path)] == ["done"]
 
 
 def test_half_precision_is_another_result_and_leaves_closed_forms_as_they_are(

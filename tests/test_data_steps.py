@@ -6,6 +6,7 @@ import torch
 
 from diffsplit import Problem, channels, operators
 from diffsplit.data_steps import adam_step, exact_step, momentum_steps
+from diffsplit.data_steps.exact import ExactStep
 from diffsplit.errors import InputError
 from diffsplit.operators.gram import ScaledIdentity
 
@@ -49,6 +50,20 @@ def test_the_exact_step_has_a_vanishing_gradient(operator, channel, mu):
     slope = problem.grad(x, y) + mu * (x - z)
     scale = problem.grad(z, y).flatten(1).norm(dim=1)
     assert (slope.flatten(1).norm(dim=1) / scale).max() < 5e-5
+
+
+@pytest.mark.parametrize("kind", ["blur", "mask", "gaussian matrix"])
+def test_one_exact_step_serves_any_estimate_and_weight(kind):
+    blur = operators.Blur.gaussian(SHAPE, 3, 0.8)  # in closed form; the others are not
+    problem = Problem({**OPERATORS, "blur": blur}[kind], CHANNELS["gaussian"])
+    y, z = _instance(problem)
+    step = ExactStep(problem, y)
+    for mu, scale in ((0.1, 1.0), (3.0, -1.0), (0.5, 0.2)):
+        x = step(scale * z, mu)
+        assert torch.equal(x, exact_step(problem, y, scale * z, mu))
+        slope = problem.grad(x, y) + mu * (x - scale * z)
+        least = problem.grad(scale * z, y).flatten(1).norm(dim=1)
+        assert (slope.flatten(1).norm(dim=1) / least).max() < 5e-5
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

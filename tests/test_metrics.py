@@ -101,6 +101,7 @@ def test_sharpness_is_the_ratio_of_the_total_variations() -> None:
     expected = [variation(a) / variation(b) for a, b in zip(x, truth, strict=True)]
     torch.testing.assert_close(sharpness(x, truth).tolist(), expected)
     torch.testing.assert_close(sharpness(0.5 * truth, truth), 0.5 * sharpness(truth, truth))
+    assert sharpness(x, torch.zeros_like(truth)).isnan().all()
     with pytest.raises(InputError, match="2×2"):
         sharpness(x[..., :1], truth[..., :1])
 

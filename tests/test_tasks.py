@@ -56,7 +56,7 @@ def test_a_blur_is_as_wide_as_told() -> None:
 
 
 def test_what_is_restored_may_be_measured_in_a_few_bits() -> None:
-    for name in ("super-resolution", "inpaint-box", "inpaint-random", "motion-deblur", "denoise"):
+    for name in ("super-resolution", "inpaint-box", "inpaint-random", "motion-deblur"):
         plain = problem(name, SHAPE)
         for bits, sigma, channel in (
             (1, None, OneBit(0.5)),
@@ -67,6 +67,7 @@ def test_what_is_restored_may_be_measured_in_a_few_bits() -> None:
             made = problem(name, SHAPE, bits=bits, sigma=sigma)
             assert made.channel == channel
             assert made.operator.config() == plain.operator.config()
+    assert problem("denoise", SHAPE, bits=3).channel == Quantized(bits=3, sigma=0.1)
 
 
 def test_compressed_sensing_keeps_the_sums_of_one_bit_as_numbers() -> None:
@@ -143,6 +144,8 @@ def test_the_quantizer_is_scaled_so_that_the_codes_are_used() -> None:
         ("gaussian-deblur", {"std": 0.0}, "std, in pixels, lies above 0 and is at most 15"),
         ("gaussian-deblur", {"std": 16.0}, "at most 15"),
         ("inpaint-box", {"bits": 17}, "from 1 to 16"),
+        ("inpaint-box", {"bits": True}, "from 1 to 16"),
+        ("inpaint-box", {"bits": 1.0}, "from 1 to 16"),
     ],
 )
 def test_a_parameter_that_the_task_does_not_have_is_refused(

@@ -84,7 +84,7 @@ def expand(
             held_out, fault = None, faults[-1] if shown is None else ""
             if method.calibration is not None:
                 try:
-                    held_out = _held_out(method.calibration, row, config, load)
+                    held_out = _held_out(method.calibration, row, config, load, shown)
                 except InputError as error:
                     fault = fault or str(error)
             cells = _Cells(config, row, method, device, networks, held_out)
@@ -100,20 +100,38 @@ def expand(
     return plan
 
 
-def place_of_batches(method: Method, prior: str | None, shape: tuple[int, ...], device: str) -> str:
+def place_of_batches(
+    method: Method, prior: str | None, shape: tuple[int, ...], device: str, half: bool = False
+) -> str:
     """What the number of images that fit the memory depends on, as a text."""
     place = torch.device(device)
     where = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
     settings = json.dumps(method.all_settings, sort_keys=True)
-    return f"{method.solver} {settings}, prior {prior}, {shape}, {where}"
+    kind = f"{prior} in half precision" if half else prior
+    return f"{method.solver} {settings}, prior {kind}, {shape}, {where}"
 
 
 def _held_out(
-    chosen: Calibration, row: Row, config: Config, load: Callable[..., Images]
+    chosen: Calibration, row: Row, config: Config, load: Callable[..., Images], shown: Images | None
 ) -> NDArray[np.uint8]:
-    """The images on which a method is calibrated, bytes ``(n, 3, H, W)``."""
-    source, side = chosen.data or row.data or config.data, row.size or config.size
-    return load(source, chosen.images, side, chosen.choose, skip=chosen.skip).pixels.numpy()
+    """The images on which a method is calibrated, bytes ``(n, 3, H, W)``.
+
+    Raises:
+        InputError: they are not there, or some of those that are shown are among them.
+    """
+    own = row.data or config.data
+    source, skip = chosen.data or own, chosen.skip
+    if skip is None:
+        skip = config.skip + config.images if source == own else 0
+    found = load(source, chosen.images, row.size or config.size, chosen.choose, skip=skip).pixels
+    if shown is not None:
+        both = {*map(hash_of_image, found)} & {*map(hash_of_image, shown.pixels)}
+        if both:
+            raise InputError(
+                f"{len(both)} of the images that the intervals are calibrated on are shown as "
+                "well; set calibration.skip, or calibration.data to others."
+            )
+    return found.numpy()
 
 
 @dataclass(frozen=True)
@@ -173,9 +191,12 @@ class _Cells:
     @cached_property
     def _calibration(self) -> dict[str, Any]:
         """What the calibration depends on, for the key."""
-        if self.method.calibration is None or self.held_out is None:
+        chosen = self.method.calibration
+        if chosen is None:
             return {}
-        settings = self.method.calibration.model_dump(include={"level", "delta", "groups"})
+        if self.held_out is None:  # what is missing is told by its name
+            return {"calibration": chosen.model_dump()}
+        settings = chosen.model_dump(include={"level", "delta", "groups"})
         return {"calibration": [settings, [*map(hash_of_image, torch.tensor(self.held_out))]]}
 
     def _units(
@@ -189,7 +210,7 @@ class _Cells:
     ) -> Iterator[Unit]:
         """Batches whose bounds do not depend on what is there already."""
         shape = tuple(images.pixels.shape[1:])
-        place = place_of_batches(self.method, prior, shape, self.device)
+        place = place_of_batches(self.method, prior, shape, self.device, self.config.half)
         size = min(self._at_once(images), fitted.get(place, math.inf))
         kept = self.config.pictures if seed == self.config.seeds[0] else 0
         for start in range(0, len(keys), int(size)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ class Worker:
         self.device = torch.device(device)
         self._priors: dict[tuple[str, bool], Prior] = {}
         self._problem: tuple[str, Problem] | None = None
-        self._calibrated: tuple[str, Solver] | None = None
+        self._calibrated: tuple[str, Solver | Exception] | None = None
 
     def run(self, unit: Unit) -> Done:
         """Recover the images of a unit. What goes wrong is in the entries, and never raised.
@@ -187,7 +188,8 @@ class Worker:
 
     def _solver_of(self, unit: Unit, problem: Problem, prior: Prior | None) -> Solver:
         """The solver of a method, calibrated if the method says so; the last of these is kept."""
-        solver = solver_of(unit.method, unit.row, problem, self.device)
+        load = partial(self._prior_of, half=unit.half)
+        solver = solver_of(unit.method, unit.row, problem, load)
         chosen = unit.method.calibration
         if chosen is None or unit.held_out is None:
             return solver
@@ -196,18 +198,24 @@ class Worker:
         prior_name = f"{unit.prior} {unit.half}"
         name = f"{self._name_of(unit)} {unit.method.model_dump_json()} {prior_name} {contents}"
         if self._calibrated is None or self._calibrated[0] != name:
-            found = calibrate(
-                solver,  # type: ignore[type-var]  # which sees to it that it draws samples
-                problem,
-                prior,  # type: ignore[arg-type]
-                from_uint8(images).to(self.device),
-                level=chosen.level,
-                delta=chosen.delta,
-                groups=chosen.groups,
-                generator=_streams(contents, unit.seed, "calibrate"),
-                batch=len(unit.keys),
-            )
+            found: Solver | Exception
+            try:
+                found = calibrate(
+                    solver,  # type: ignore[type-var]  # which sees to it that it draws samples
+                    problem,
+                    prior,  # type: ignore[arg-type]
+                    from_uint8(images).to(self.device),
+                    level=chosen.level,
+                    delta=chosen.delta,
+                    groups=chosen.groups,
+                    generator=_streams(contents, unit.seed, "calibrate"),
+                    batch=len(unit.keys),
+                )
+            except (InputError, DivergenceError) as error:  # which it would raise each time
+                found = error
             self._calibrated = name, found
+        if isinstance(self._calibrated[1], Exception):
+            raise self._calibrated[1]
         return self._calibrated[1]
 
     def _prior_of(self, name: str, half: bool) -> Prior:

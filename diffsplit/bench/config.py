@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from diffsplit.solvers import SOLVERS
+from diffsplit.solvers.sampling import SamplingSolver
 from diffsplit.tasks import OPERATORS, TASKS
 
 __all__ = ["BASELINE", "METRICS", "Calibration", "Choice", "Config", "Method", "Priors", "Row"]
@@ -154,14 +155,16 @@ class Calibration(_Part):
 
     Attributes:
         data: a data set by name, or a folder or zip of images; by default that of the row.
-        images, skip: how many, and how many before them are passed over.
+        images, skip: how many, and how many before them are passed over; by default those that are
+            shown, if they are of the same data. None of those may be among them.
         choose: as in `Config`.
-        level, delta, groups: see `diffsplit.uncertainty.calibrate`.
+        level, delta, groups: see `diffsplit.uncertainty.calibrate`. The metric "coverage" is that
+            of 90 % intervals.
     """
 
     data: Text | None = None
     images: Count = 40
-    skip: Skip = 0
+    skip: Skip | None = None
     choose: Choice = "first"
     level: Annotated[Number, Field(gt=0, lt=1)] = 0.9
     delta: Annotated[Number | None, Field(gt=0, lt=1)] = None
@@ -180,8 +183,8 @@ class Method(_Part):
         preset: the task whose preset is taken; by default that of the row.
         prior: instead of the one of its kind.
         rows: labels of the rows that it is for; by default all.
-        calibration: images on which its intervals are calibrated, for each row; None leaves them
-            as they are.
+        calibration: images on which its intervals are calibrated, for each row, by each process
+            that runs it; None leaves them as they are.
     """
 
     label: Text
@@ -205,6 +208,19 @@ class Method(_Part):
     def serves(self, row: str) -> bool:
         """Whether it is for the row of a label."""
         return self.rows is None or row in self.rows
+
+    @model_validator(mode="after")
+    def _draws_what_is_calibrated(self) -> Method:
+        if self.calibration is None:
+            return self
+        kind: Any = SOLVERS.get(self.solver)
+        known = kind is not None or self.solver == BASELINE
+        if known and not (isinstance(kind, type) and issubclass(kind, SamplingSolver)):
+            raise ValueError(f"the solver {self.solver} draws no samples, and has no intervals")
+        samples = self.settings.get("samples", 1)
+        if known and not (isinstance(samples, int) and samples >= 2):
+            raise ValueError("calibration needs two samples or more; set settings.samples to 8")
+        return self
 
     @model_validator(mode="after")
     def _known_settings(self) -> Method:

@@ -23,7 +23,7 @@ __all__ = ["hash_of_code", "hash_of_image", "hash_of_prior", "key_of", "version"
 _ROOMS_WITHOUT_RESULTS = {"bench", "cli", "report", "training"}
 """Parts of the package that no result depends on, but for `_FILES_WITH_RESULTS`."""
 _FILES_WITH_RESULTS = tuple(
-    f"bench/{name}.py" for name in ("compute", "features", "measures", "methods")
+    f"bench/{name}.py" for name in ("compute", "features", "measures", "memory", "methods")
 )
 _BLOCK = 1 << 20
 

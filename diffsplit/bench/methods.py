@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
 from diffsplit.bench.config import BASELINE, Method, Priors, Row
 from diffsplit.errors import InputError
-from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, Prior, load_prior
+from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, Prior
 from diffsplit.problem import Problem
 from diffsplit.solvers import SOLVERS, Solver, linear_baseline
 
@@ -56,11 +57,11 @@ def prior_of(method: Method, priors: Priors) -> str | None:
     return found
 
 
-def solver_of(method: Method, row: Row, problem: Problem, device: Any) -> Solver:
+def solver_of(method: Method, row: Row, problem: Problem, load: Callable[[str], Prior]) -> Solver:
     """The solver of a method with the settings that suit a problem.
 
     Args:
-        device: of a consistency model that the settings name as the sampler.
+        load: gives a consistency model that the settings name as the sampler.
 
     Raises:
         InputError: a setting is wrong, or does not go with the task.
@@ -69,7 +70,7 @@ def solver_of(method: Method, row: Row, problem: Problem, device: Any) -> Solver
         return linear_baseline(problem)
     settings = dict(method.all_settings)
     if isinstance(settings.get("sampler"), str):
-        settings["sampler"] = load_prior(settings["sampler"], device=device)
+        settings["sampler"] = load(settings["sampler"])
     try:
         return SOLVERS[method.solver].for_problem(problem, method.preset or row.task, **settings)
     except TypeError as error:

@@ -106,7 +106,9 @@ def run(
                 for entry, pictures in zip(done.entries, done.pictures, strict=True)
             )
             if done.fitted is not None:
-                place = place_of_batches(unit.method, unit.prior, unit.pixels.shape[1:], device)
+                place = place_of_batches(
+                    unit.method, unit.prior, unit.pixels.shape[1:], device, unit.half
+                )
                 fitted[place] = min(done.fitted, fitted.get(place, done.fitted))
                 store.note("batches", fitted)
             spent += sum(entry.values.get("seconds", 0.0) for entry in done.entries)

@@ -54,7 +54,7 @@ def check_exact(problem: Problem) -> None:
 
 
 class ExactStep:
-    """The minimiser for one y, with what depends on neither z nor μ computed once.
+    """The minimiser for one y; the closed form reads the coefficients of y once for all z and μ.
 
     Args:
         problem: one for which `exact_step` has a method.

@@ -76,7 +76,8 @@ def side_by_side(
     panels = [(readable(label), image) for label, image in panels]
     top = LINE if title else 0
     cell = max(width * scale, least, *(caption_width(label) for label, _ in panels)) + gap
-    size = len(panels) * cell - gap, top + height * scale + LINE
+    right = max(len(panels) * cell - gap, caption_width(title))
+    size = right, top + height * scale + LINE
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((0, LINE // 2), readable(title), fill="black", font=font(), anchor="lm")

@@ -24,6 +24,10 @@ WRITTEN_OUT = str.maketrans(
 """Letters that labels of solvers and tasks have, for a font without them."""
 
 
+BEYOND = 256
+"""From here on letters are not Latin."""
+
+
 @cache
 def font(size: int = FONT_SIZE) -> Font:
     """The font of labels at a size in pixels."""
@@ -32,8 +36,10 @@ def font(size: int = FONT_SIZE) -> Font:
 
 
 def readable(text: str) -> str:
-    """A label in letters that the font has."""
-    return text if _with_greek() is not None else text.translate(WRITTEN_OUT)
+    """A label in letters that the font has; "?" stands for one that cannot be written out."""
+    if _with_greek() is not None:
+        return text
+    return "".join(a if ord(a) < BEYOND else "?" for a in text.translate(WRITTEN_OUT))
 
 
 @cache
