@@ -80,6 +80,33 @@ def test_what_failed_is_said_with_its_reason_once(
     assert shown.err.count("Failed on 3 images: wiener, onebit-cs, operator hadamard: ") == 1
 
 
+def test_what_is_missing_is_said_with_its_reason(
+    prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"title: mine\ndata: cats\nimages: 2\nsize: 16\npriors: {{denoiser: {prior}}}\n"
+        "rows: [{label: half, task: inpaint-random}]\n"
+        "solvers: [{label: A, solver: back-projection}, {label: B, solver: difep}]\n"
+    )
+    assert run("bench", file, "-o", tmp_path / "out") == 0
+    error = capsys.readouterr().err
+    assert "Missing on 2 images: B, half: " in error
+    assert "did you mean diffep?" in error
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    holiday: Path, prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    command = ("compare", holiday, "--task", TASKS, "--solvers", SOLVERS, "--prior", prior)
+    assert run(*command, "-o", tmp_path / "quick") == 0
+    assert " of 12 (" not in capsys.readouterr().err
+    monkeypatch.setattr("diffsplit.cli.bench.PAUSE", 0.0)
+    assert run(*command, "-o", tmp_path / "slow") == 0
+    assert "12 of 12 (" in capsys.readouterr().err
+
+
 @with_reasons(
     (("--task", "deblur", "--solvers", "dcdp"), "there is no task 'deblur'; choose from"),
     (("--task", "denoise", "--solvers", "dcpd"), "there is no solver 'dcpd'; choose from"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -96,6 +97,7 @@ def test_recovering_writes_picture_figure_trace_and_prints_the_quality(
     assert run("recover", measured, "-o", picture, "--prior", prior, "--steps", 3, *arguments) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("PSNR", "SSIM", "sign consistency", "NFE", "seconds"))
+    assert re.search(r"PSNR by the solver's own estimate of its error: -?\d+\.\d dB\.", out)
     assert load_image(picture).shape == (1, 3, SIZE, SIZE)
     assert load_image(figure).shape[-1] >= 5 * 192  # truth, Aᵀy, recovery, sample, std
     with trace.open() as file:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -23,7 +24,7 @@ from diffsplit.bench.lines import read_yaml
 from diffsplit.bench.methods import KINDS
 from diffsplit.bench.run import Execute, Progress, run
 from diffsplit.bench.shipped import find_config
-from diffsplit.bench.store import Store
+from diffsplit.bench.store import Entry, Store
 from diffsplit.cli.common import Device, device_named, say
 from diffsplit.errors import InputError
 from diffsplit.priors import ConsistencyModel, Denoiser, LatentModel, load_prior
@@ -36,7 +37,9 @@ __all__ = ["bench", "compare"]
 MANY = 10**6
 """Images where all are wanted."""
 REASONS = 5
-"""Why something failed, said at most so often."""
+"""Why something failed or is missing, said at most so often."""
+PAUSE = 30.0
+"""Seconds between lines of progress where there is no terminal."""
 OF_CATS = ("cats", "afhq-cats")
 """Pictures that the bundled models are for, which are taken without ``--prior``."""
 
@@ -216,7 +219,7 @@ def _run(
 ) -> None:
     place = str(device_named(device))
     execute: Execute | None = None if ray is None else on_cluster(ray, place, workers)
-    with _bar() as show:
+    with _progress() as show:
         summary = run(
             config,
             output,
@@ -229,14 +232,7 @@ def _run(
     for note in dict.fromkeys(summary.notes):
         say(f"Note: {note}")
     with Store.open(output) as store:
-        failures = Counter(
-            (e.solver, e.row, e.reason) for e in store.entries() if e.status == "failed"
-        )
-    for (solver, row, reason), count in failures.most_common(REASONS):
-        images = "1 image" if count == 1 else f"{count} images"
-        say(f"Failed on {images}: {solver}, {row}: {reason}")
-    if len(failures) > REASONS:
-        say(f"{len(failures) - REASONS} more reasons are in the report.")
+        _say_why(store.entries())
     print(
         f"{output}: {summary.done} done, {summary.failed} failed, {summary.missing} missing; "
         f"{summary.computed} computed in {summary.seconds:.0f} s, the solvers' own "
@@ -244,9 +240,44 @@ def _run(
     )
 
 
+def _say_why(entries: Sequence[Entry]) -> None:
+    """Why some failed and others are missing, the most frequent reasons first."""
+    undone = Counter((e.status, e.solver, e.row, e.reason) for e in entries if e.status != "done")
+    for (status, solver, row, reason), count in undone.most_common(REASONS):
+        images = "1 image" if count == 1 else f"{count} images"
+        say(f"{status.capitalize()} on {images}: {solver}, {row}: {reason}")
+    if len(undone) > REASONS:
+        say(f"{len(undone) - REASONS} more reasons are in the report.")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """Progress on stderr with the time left: a bar on terminals, elsewhere a line now and then."""
+    if sys.stderr.isatty():
+        with _bar() as show:
+            yield show
+    else:
+        yield _Lines().show
+
+
+class _Lines:
+    """Progress as plain lines, for the log of a long run."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        """A line, if the last one is long ago."""
+        if time.monotonic() - self.last < PAUSE:
+            return
+        self.last = time.monotonic()
+        left = "" if progress.left is None else f", {_time(progress.left)} left"
+        say(f"{progress.done} of {progress.total} ({progress.label}){left}")
+
+
 @contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr with the time left, shown on terminals only."""
+    """A bar on stderr."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -254,7 +285,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    with Bar(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, left="")
 
         def show(progress: Progress) -> None:

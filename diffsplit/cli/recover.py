@@ -157,6 +157,11 @@ def recover(
     if trace is not None:
         result.trace.write_csv(trace)
     report([Row.of(solver, problem, y, result.image, expected, result)], title=str(output))
+    if result.predicted_error is not None:
+        found = (10 * (4 / result.predicted_error).log10()).tolist()
+        least, most = f"{min(found):.1f}", f"{max(found):.1f}"
+        span = least if least == most else f"{least} to {most}"
+        print(f"PSNR by the solver's own estimate of its error: {span} dB.")
     if parts:
         print("bounds: {}, {}; figure: {}".format(*parts))
     if not isinstance(algorithm, LinearEstimate):  # which does not claim to explain y
