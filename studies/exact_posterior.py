@@ -37,7 +37,7 @@ SOLVERS: dict[str, Callable[[ds.Problem], ds.solvers.Solver]] = {
     "DPS": lambda problem: solvers.DPS.for_problem(problem, steps=100),
     "DPS, literal": lambda problem: solvers.DPS.for_problem(problem, steps=100, reading="literal"),
     "MCG": lambda problem: solvers.MCG.for_problem(problem, steps=100),
-    "ΠGDM": solvers.PiGDM.for_problem,
+    "ΠGDM": lambda problem: solvers.PiGDM.for_problem(problem, weight="adaptive"),
     "DiffPIR": solvers.DiffPIR.for_problem,
     "DiffPIR, literal": lambda problem: solvers.DiffPIR.for_problem(problem, reading="literal"),
     "DAPS": lambda problem: solvers.DAPS.for_problem(problem, levels=20),
