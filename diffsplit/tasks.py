@@ -91,7 +91,7 @@ def problem(
     ratio: float | None = None,
     sigma: float | None = None,
     bits: int | None = None,
-    operator: str | None = None,
+    operator: str | LinearOperator | None = None,
     fraction: float | None = None,
     std: float | None = None,
     seed: int = 0,
@@ -108,7 +108,8 @@ def problem(
             of A x with x on [-1, 1]; by default 0.5 for one bit, 0.1 for "denoise", 0 otherwise.
         bits: of each measurement; 4 by default for "quantized", and real numbers for restoration.
         operator: one of `OPERATORS`; by default "gaussian" for images up to 64×64, "hadamard"
-            above. A matrix of more than 2³⁰ entries is stored in half precision.
+            above. A matrix of more than 2³⁰ entries is stored in half precision. Or an operator
+            that is there already, for images of this shape.
         fraction: share of the pixels that a mask keeps; 0.5 by default.
         std: of a Gaussian blur, in pixels; by default 3 at a side of 256, and in proportion.
         seed: of the operator.
@@ -137,13 +138,20 @@ def problem(
 
 def _sums(
     shape: tuple[int, int, int],
-    operator: str | None,
+    operator: str | LinearOperator | None,
     rows: int | None,
     ratio: float | None,
     fraction: float | None,
     seed: int,
 ) -> LinearOperator:
     """Random sums of pixels, or with the operator "mask" pixels."""
+    if isinstance(operator, LinearOperator):
+        if tuple(operator.shape_in) != shape or (rows, ratio, fraction) != (None, None, None):
+            raise InputError(
+                f"an operator of your own is for images of shape {shape}, without rows, ratio and "
+                f"fraction; this one takes {tuple(operator.shape_in)}."
+            )
+        return operator
     if operator is None:
         operator = "gaussian" if shape[1] * shape[2] <= LARGEST_FOR_MATRIX else "hadamard"
     if operator not in OPERATORS:

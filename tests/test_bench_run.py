@@ -12,6 +12,7 @@ import pytest
 import torch
 from bench_cases import FAST, QUICK, TASKS, config, numbers, rows_of
 
+from diffsplit import tasks
 from diffsplit.bench import compute
 from diffsplit.bench.run import run
 from diffsplit.bench.store import Store
@@ -45,6 +46,34 @@ def test_what_is_there_is_not_computed_again_and_a_new_solver_is(
     assert run(config(prior, images=5), tmp_path).computed == 4
     assert run(config(prior, seeds=[0, 1]), tmp_path).computed == 16
     assert run(config(prior), tmp_path).done == 16
+
+
+def test_tasks_that_measure_the_same_sums_share_their_operator(
+    prior: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = {"operator": "gaussian", "rows": 20}
+    rows = [
+        {"label": "1 bit", "task": "onebit-cs", "sigma": 0.5, **sums},
+        {"label": "more noise", "task": "onebit-cs", "sigma": 1.5, **sums},
+        {"label": "logistic", "task": "logistic", **sums},
+        {"label": "other sums", "task": "logistic", "operator": "gaussian", "rows": 21},
+        {"label": "half", "task": "inpaint-random", "sigma": 0.1},
+    ]
+    built: list[int] = []
+    plain = tasks.GaussianMatrix
+
+    def counted(*parts: Any) -> Any:
+        built.append(1)
+        return plain(*parts)
+
+    monkeypatch.setattr(tasks, "GaussianMatrix", counted)
+    together = _run(tmp_path / "together", prior, rows=rows, seeds=[0, 1], images=2)
+    assert len(built) == 2 * 4  # rows come before seeds, so that a seed does not keep its matrix
+    alone = [_run(tmp_path / r["label"], prior, rows=[r], seeds=[0, 1], images=2) for r in rows]
+    assert numbers(together) == numbers([entry for entries in alone for entry in entries])
+    built.clear()
+    _run(tmp_path / "once", prior, rows=rows, images=2)
+    assert len(built) == 2
 
 
 def test_another_label_is_no_other_result(prior: str, tmp_path: Path) -> None:

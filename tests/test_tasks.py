@@ -125,6 +125,16 @@ def test_the_quantizer_is_scaled_so_that_the_codes_are_used() -> None:
     assert shares(problem("quantized", SHAPE, bits=2, ratio=1)).min() < 0.02
 
 
+def test_an_operator_that_is_there_already_serves_several_tasks() -> None:
+    built = problem("onebit-cs", SHAPE, seed=3).operator
+    for name in ("logistic", "quantized", "compressed-sensing"):
+        assert problem(name, SHAPE, operator=built).operator is built
+    with pytest.raises(InputError, match="without rows"):
+        problem("logistic", SHAPE, operator=built, rows=3)
+    with pytest.raises(InputError, match="for images of shape"):
+        problem("logistic", (3, 8, 8), operator=built)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "reason"),
     [

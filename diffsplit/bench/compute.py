@@ -30,6 +30,8 @@ from diffsplit.uncertainty import calibrate
 
 __all__ = ["WHITE_STD", "Done", "Unit", "Worker", "failed"]
 
+_OF_SUMS = ("rows", "ratio", "operator", "fraction")
+"""Parameters of a task that its random sums depend on."""
 WHITE_STD = 0.4
 """The standard deviation that pictures of it show white, 51 gray levels: the same for all."""
 
@@ -124,6 +126,7 @@ class Worker:
         self.device = torch.device(device)
         self._priors: dict[tuple[str, bool], Prior] = {}
         self._problem: tuple[str, Problem] | None = None
+        self._sums = ""
         self._calibrated: tuple[str, Solver | Exception] | None = None
 
     def run(self, unit: Unit) -> Done:
@@ -180,11 +183,25 @@ class Worker:
     def _problem_of(self, unit: Unit, shape: tuple[int, ...]) -> Problem:
         name = self._name_of(unit)
         if self._problem is None or self._problem[0] != name:
-            self._problem = None  # a matrix may fill the memory; the next is built without it
-            made = tasks.problem(unit.row.task, shape, seed=unit.seed, **unit.row.parameters)
-            made.operator.to(self.device)
-            self._problem = name, made
+            given, sums = unit.row.parameters, self._sums_of(unit)
+            last, self._problem = self._problem, None
+            if sums and self._sums == sums and last is not None:
+                own = {key: value for key, value in given.items() if key not in _OF_SUMS}
+                made = tasks.problem(unit.row.task, shape, operator=last[1].operator, **own)
+            else:
+                last = None  # a matrix may fill the memory; the next is built without it
+                made = tasks.problem(unit.row.task, shape, seed=unit.seed, **given)
+                made.operator.to(self.device)
+            self._problem, self._sums = (name, made), sums
         return self._problem[1]
+
+    @staticmethod
+    def _sums_of(unit: Unit) -> str:
+        """What the random sums of a unit depend on, which several tasks measure; "" of others."""
+        if "operator" not in tasks.TASKS[unit.row.task].parameters:
+            return ""
+        given = {key: unit.row.parameters.get(key) for key in _OF_SUMS}
+        return f"{given} {unit.pixels.shape[1:]} {unit.seed}"
 
     def _solver_of(self, unit: Unit, problem: Problem, prior: Prior | None) -> Solver:
         """The solver of a method, calibrated if the method says so; the last of these is kept."""
