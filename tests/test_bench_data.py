@@ -46,6 +46,12 @@ def test_of_the_whole_of_ffhq_the_first_images_are_taken_as_dps_validated_on(
         load("ffhq", 2, SIDE, root=tmp_path, skip=6)
 
 
+def test_a_folder_of_ones_own_is_told_by_its_name_without_the_path(tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "a.png").write_bytes(picture(9))
+    assert load(str(tmp_path / "holiday"), 5, SIDE).words == "1 of holiday, 8×8"
+
+
 def test_images_of_imagenet_that_are_too_small_are_passed_over(tmp_path: Path) -> None:
     folder = tmp_path / "imagenet" / "val" / "n01440764"
     folder.mkdir(parents=True)

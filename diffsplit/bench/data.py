@@ -185,7 +185,8 @@ def load(
     """
     if name == FACES:
         name = "ffhq" if find("ffhq", root) is not None else "face"
-    path, words, least = Path(name), name, 0
+    # A path is told by its last part alone, since reports are handed on to others.
+    path, words, least = Path(name), Path(name).resolve().name or name, 0
     if name in BUNDLED and not path.exists():
         path, words = BUNDLED[name], f"the bundled {name}"
     elif name in DATA_SETS and not path.exists():
